@@ -1,0 +1,175 @@
+"""Files that outlive a process: versioned, written whole or not at all, never unpickled."""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from scarprune.errors import ArtifactError, NumericsError
+
+VERSION = 1
+_HEADER = "scarprune"
+
+
+def partial_path(path: Path) -> Path:
+    """Where ``path`` grows until it is whole, and where resume state lives: ``OUT.partial``."""
+    return path.with_name(path.name + ".partial")
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise ArtifactError where ``path`` is there and may not be replaced."""
+    if path.exists() and not overwrite:
+        raise ArtifactError(f"{path} is already there.", hint="Pass --overwrite to replace it.")
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as error:  # safetensors wraps the operating system's error in its own
+        raise ArtifactError(f"{path} could not be written: {error}.") from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise ArtifactError(
+                f"The disk is full: {path} could not be written.", hint="Free some space and run again."
+            ) from error
+        raise ArtifactError(f"{path} could not be written: {error.strerror or error}.") from error
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; it becomes ``path`` when the block ends well.
+
+    Raises:
+        ArtifactError: ``path`` exists and ``overwrite`` is false, or the disk refuses.
+    """
+    refuse_existing(path, overwrite)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with _disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty folder ``OUT.partial``; it becomes ``path`` when the block ends well.
+
+    Raises:
+        ArtifactError: ``path`` exists and ``overwrite`` is false, or the disk refuses.
+    """
+    refuse_existing(path, overwrite)
+    growing = partial_path(path)
+    try:
+        with _disk_errors(path):
+            shutil.rmtree(growing, ignore_errors=True)
+            growing.mkdir(parents=True)
+            yield growing
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.exists():
+                path.unlink()
+            os.replace(growing, path)
+    finally:
+        shutil.rmtree(growing, ignore_errors=True)
+
+
+def dump_json(kind: str, payload: Mapping[str, Any]) -> str:
+    """The text of a JSON artifact of ``kind`` (``eval``, ``plan`` ...); never NaN or infinity."""
+    document = {"format": f"scarprune.{kind}", "version": VERSION, **payload}
+    try:
+        return json.dumps(document, indent=1, allow_nan=False)
+    except ValueError as error:
+        raise NumericsError(f"A scarprune.{kind} file would hold a number that is not finite.") from error
+
+
+def write_json(path: Path, kind: str, payload: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    """Write ``payload`` as a JSON artifact of ``kind``, whole or not at all."""
+    text = dump_json(kind, payload)
+    with atomic_file(path, overwrite=overwrite) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, kind: str) -> dict[str, Any]:
+    """Read a JSON artifact and check that it is of ``kind`` and of a version known here.
+
+    Raises:
+        ArtifactError: missing, not JSON, another kind, or newer.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"There is no file {path}.") from error
+    except (OSError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise ArtifactError(f"{path} is not a readable JSON file: {error}.") from error
+    if not isinstance(document, dict):
+        raise ArtifactError(f"{path} is not a scarprune.{kind} file: it holds no JSON object.")
+    check_kind(path, kind, document)
+    return document
+
+
+def check_kind(path: Path, kind: str, document: Mapping[str, Any]) -> None:
+    """Raise ArtifactError unless ``document`` says it is ``scarprune.<kind>`` of a known version."""
+    found, version = document.get("format"), document.get("version")
+    if found != f"scarprune.{kind}":
+        raise ArtifactError(f"{path} is not a scarprune.{kind} file: its format is {found!r}.")
+    if not isinstance(version, int) or version < 1:
+        raise ArtifactError(f"{path} has no usable version number: {version!r}.")
+    if version > VERSION:
+        raise ArtifactError(
+            f"{path} has format version {version}; this scarprune reads up to {VERSION}.",
+            hint="Update scarprune.",
+        )
+
+
+def write_tensors(
+    path: Path,
+    kind: str,
+    tensors: Mapping[str, np.ndarray],
+    header: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write arrays and a JSON header as one safetensors file, whole or not at all."""
+    metadata = {_HEADER: dump_json(kind, header)}
+    with atomic_file(path, overwrite=overwrite) as temporary:
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, metadata=metadata)
+
+
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read what ``write_tensors`` wrote: the header and all arrays.
+
+    Raises:
+        ArtifactError: missing, truncated, another kind, newer, or holding numbers that are not finite.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"There is no file {path}.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get(_HEADER)
+            if text is None:
+                raise ArtifactError(f"{path} is a safetensors file, but not a scarprune.{kind} file.")
+            header = json.loads(text)
+            if not isinstance(header, dict):
+                raise ArtifactError(f"{path} is not a scarprune.{kind} file: its header is no JSON object.")
+            check_kind(path, kind, header)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ArtifactError(f"{path} is damaged or not a safetensors file: {error}.") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+            raise ArtifactError(f"{path} is damaged: {name} holds numbers that are not finite.")
+    return header, tensors

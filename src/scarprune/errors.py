@@ -1,0 +1,44 @@
+"""Every error a user can meet: one root, one sentence each, with the value that was wrong."""
+
+
+class ScarpruneError(Exception):
+    """Root of all errors that scarprune raises on purpose.
+
+    The message is one sentence that names the wrong value; ``hint`` says what to do about it.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message} {self.hint}"
+
+
+class ArgumentError(ScarpruneError, ValueError):
+    """A caller passed a value that can never be right."""
+
+
+class UnsupportedModelError(ScarpruneError):
+    """The architecture, or the way its weights are stored, is not one scarprune can work on."""
+
+
+class TextError(ScarpruneError, ValueError):
+    """A text source is missing, unreadable, too short, or does not fit the model."""
+
+
+class ArtifactError(ScarpruneError):
+    """A file or folder is missing, damaged, of another kind or newer, or already there."""
+
+
+class PlanError(ScarpruneError, ValueError):
+    """A plan cannot be made, or does not belong to the model it is applied to."""
+
+
+class NumericsError(ScarpruneError):
+    """Weights, losses or sums are not finite, or a verification found a difference."""
+
+
+class MemoryBudgetError(ScarpruneError):
+    """The work does not fit in the memory that is there."""

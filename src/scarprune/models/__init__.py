@@ -1,0 +1,1 @@
+"""Hugging Face causal language models: their families, their feed-forward sites, loading."""

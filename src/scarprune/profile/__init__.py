@@ -1,0 +1,1 @@
+"""Measuring: streamed sums of activations and gradients at every site."""

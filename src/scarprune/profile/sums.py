@@ -1,0 +1,242 @@
+"""The profile: counts and sums per channel, from which every score follows without a model."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scarprune.artifacts import read_tensors, write_tensors
+from scarprune.errors import ArgumentError, ArtifactError
+from scarprune.models.site import Site
+
+BANDS = ((0, 1), (1, 4), (4, None))  # positions {0}, {1, 2, 3}, {4 ..}
+ALL_BANDS = (0, 1, 2)
+GROUPS = 8
+ACTIVATION_GROUPS = 4
+
+# Sums with a leading axis of bands; those of LABELLED depend on the loss and so on its labels.
+BANDED = ("sum_u", "sum_u2")
+BANDED_LABELLED = ("sum_s", "sum_s2", "sum_q", "sum_abs_q", "sum_q2", "sum_q4", "sum_us2")
+BLOCK_LABELLED = ("block_G2", "block_GS", "block_S2", "block_q2_squared")
+GROUP_LABELLED = ("groups_q2", "groups_G")
+GROUP = ("groups_u2",)
+LABELLED = frozenset(BANDED_LABELLED + BLOCK_LABELLED + GROUP_LABELLED)
+# Stored as float64: signed sums that cancel, and what shares and scores are read from.
+DOUBLE = frozenset({"sum_q", "sum_q2", "sum_u2"})
+# Pure functions of the weights: they survive "+"; everything else that is not a sum does not.
+WEIGHT_NORMS = ("gate_norm2", "up_norm2", "down_norm2", "down_norm1")
+
+_KIND = "profile"
+
+
+@dataclass
+class Profile:
+    """Sums over tokens per site and channel, and what they were measured on.
+
+    Attributes:
+        sites: in layer order.
+        header: the JSON of the file: ``provenance``, ``fingerprint`` (weights), ``text`` (list of what
+            was read), ``labels``, ``counts`` (``targets`` and ``positions`` per band, ``blocks``),
+            ``groups`` (targets per group of blocks), ``rho`` (the core that pass 2 and Conn belong to).
+        tensors: ``{site}/{name}``; model labels under ``{site}/model/{name}``; pass 2 under ``{site}/red/...``.
+    """
+
+    sites: list[Site]
+    header: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the weights that were measured."""
+        return str(self.header["fingerprint"])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Which labels the gradients were taken with: ``data``, ``model`` or both."""
+        return tuple(self.header["labels"])
+
+    def targets(self, bands: Sequence[int] = ALL_BANDS) -> int:
+        """N: predicted tokens at the positions of ``bands``."""
+        return sum(int(self.header["counts"]["targets"][band]) for band in check_bands(bands))
+
+    def positions(self, bands: Sequence[int] = ALL_BANDS) -> int:
+        """Tokens read at the positions of ``bands``, with or without a target."""
+        return sum(int(self.header["counts"]["positions"][band]) for band in check_bands(bands))
+
+    @property
+    def blocks(self) -> int:
+        """Blocks read."""
+        return int(self.header["counts"]["blocks"])
+
+    @property
+    def group_targets(self) -> np.ndarray:
+        """int64 [8]: predicted tokens in each group of blocks; 0 where a group is empty."""
+        return np.asarray(self.header["groups"], dtype=np.int64)
+
+    def has(self, name: str, labels: str = "data") -> bool:
+        """Whether every site holds ``name``."""
+        return all(self._key(site.name, name, labels) in self.tensors for site in self.sites)
+
+    def get(self, site: str, name: str, labels: str = "data") -> np.ndarray:
+        """The stored array of one site, as float64 (integers stay integers).
+
+        Raises:
+            ArtifactError: the profile does not hold it; the message says how to get it.
+        """
+        key = self._key(site, name, labels)
+        try:
+            array = self.tensors[key]
+        except KeyError:
+            raise ArtifactError(
+                f"This profile does not hold {key}.", hint=self._how_to_complete(name, labels)
+            ) from None
+        return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+    def total(
+        self, name: str, bands: Sequence[int] = ALL_BANDS, labels: str = "data"
+    ) -> dict[str, np.ndarray]:
+        """One statistic summed over ``bands`` of positions: site name -> float64 [m], in layer order.
+
+        A statistic without bands is returned as it is; ``bands`` must then be all three.
+        """
+        chosen = check_bands(bands)
+        banded = name in BANDED or name in BANDED_LABELLED
+        if not banded and chosen != list(ALL_BANDS):
+            raise ArgumentError(f"{name} is kept over all positions alone; bands={tuple(bands)} cannot be chosen.")
+        arrays = {site.name: self.get(site.name, name, labels) for site in self.sites}
+        return {key: a[chosen].sum(axis=0) if banded else a for key, a in arrays.items()}
+
+    def _key(self, site: str, name: str, labels: str) -> str:
+        return f"{site}/model/{name}" if labels == "model" and name in LABELLED else f"{site}/{name}"
+
+    def _how_to_complete(self, name: str, labels: str) -> str:
+        if name in LABELLED:
+            return f'Profile again with labels="{labels}" or "both" (--labels {labels}).'
+        if self.header.get("merged"):
+            return "It depends on all the text at once and so is dropped by adding profiles: profile the joined text."
+        if name.startswith("red/"):
+            return "Profile again with redundancy=True (without --no-redundancy)."
+        return "Profile the model again with this version of scarprune."
+
+    # -- adding ------------------------------------------------------------------------------------
+
+    def __add__(self, other: "Profile") -> "Profile":
+        """The profile of both texts together: pass 1 adds up, weight norms stay, the rest is dropped.
+
+        Raises:
+            ArtifactError: other weights, sites, labels or kinds of blocks.
+        """
+        if not isinstance(other, Profile):
+            return NotImplemented
+        if self.fingerprint != other.fingerprint or self.sites != other.sites:
+            raise ArtifactError(
+                f"Profiles of different weights cannot be added: {self.fingerprint} and {other.fingerprint}."
+            )
+        if self.labels != other.labels:
+            raise ArtifactError(
+                f"Profiles with different labels cannot be added: {self.labels} and {other.labels}."
+            )
+        header = dict(self.header)
+        header["counts"] = {
+            "targets": _add_lists(self.header["counts"]["targets"], other.header["counts"]["targets"]),
+            "positions": _add_lists(self.header["counts"]["positions"], other.header["counts"]["positions"]),
+            "blocks": self.blocks + other.blocks,
+        }
+        header["groups"] = (self.group_targets + other.group_targets).tolist()
+        header["text"] = [*self.header["text"], *other.header["text"]]
+        header["merged"] = True
+        tensors: dict[str, np.ndarray] = {}
+        for key, array in self.tensors.items():
+            name = key.rsplit("/", 1)[1]
+            if name in WEIGHT_NORMS:
+                tensors[key] = array
+            elif key in other.tensors and self._adds_up(key):
+                tensors[key] = array + other.tensors[key]
+        return Profile(sites=self.sites, header=header, tensors=tensors)
+
+    def _adds_up(self, key: str) -> bool:
+        name = key.rsplit("/", 1)[1]
+        return name.startswith(("sum_", "block_", "groups_")) and name != "sum_x2"
+
+    # -- files -------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write one safetensors file, whole or not at all (ArtifactError where ``path`` exists)."""
+        header = {**self.header, "sites": [site.as_json() for site in self.sites]}
+        write_tensors(Path(path), _KIND, self.tensors, header, overwrite=overwrite)
+
+
+def load_profile(path: str | Path) -> Profile:
+    """Read a profile.
+
+    Raises:
+        ArtifactError: missing, damaged, of another kind, newer, or with tensors that do not fit its header.
+    """
+    path = Path(path)
+    header, tensors = read_tensors(path, _KIND)
+    try:
+        sites = [Site(**{**entry, "projections": ()}) for entry in header.pop("sites")]
+        profile = Profile(sites=sites, header=header, tensors=tensors)
+        _check(profile)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ArtifactError(f"{path} is damaged: its header does not describe a profile ({error!r}).") from error
+    return profile
+
+
+def _check(profile: Profile) -> None:
+    """Raise ValueError or KeyError where shapes and counts do not fit each other."""
+    widths = {site.name: site.width for site in profile.sites}
+    if not widths or len(widths) != len(profile.sites):
+        raise ValueError("no sites, or two of one name")
+    counts = profile.header["counts"]
+    if len(counts["targets"]) != len(BANDS) or len(counts["positions"]) != len(BANDS):
+        raise ValueError("counts of positions")
+    if len(profile.header["groups"]) != GROUPS or profile.targets() <= 0:
+        raise ValueError("counts of groups")
+    shapes = expected_shapes()
+    for site in profile.sites:
+        for kind in profile.labels:
+            profile.get(site.name, "sum_q2", kind)
+    for key, array in profile.tensors.items():
+        site_name, _, name = key.partition("/")
+        if site_name not in widths:
+            raise ValueError(f"{key} belongs to no site")
+        leading = shapes.get(name.removeprefix("model/"))
+        if leading is not None and array.shape != (*leading, widths[site_name]):
+            raise ValueError(f"{key} has shape {array.shape}")
+
+
+def expected_shapes() -> dict[str, tuple[int, ...]]:
+    """Leading dimensions of each sum, before the axis of channels."""
+    return (
+        dict.fromkeys(BANDED + BANDED_LABELLED, (len(BANDS),))
+        | dict.fromkeys(BLOCK_LABELLED + WEIGHT_NORMS, ())
+        | dict.fromkeys(GROUP_LABELLED, (GROUPS,))
+        | dict.fromkeys(GROUP, (ACTIVATION_GROUPS,))
+    )
+
+
+def check_bands(bands: Iterable[int]) -> list[int]:
+    """``bands`` as a sorted list without repeats; ArgumentError where one is not 0, 1 or 2."""
+    chosen = sorted(set(bands))
+    if not chosen or not set(chosen) <= set(ALL_BANDS):
+        raise ArgumentError(f"bands must be some of 0, 1 and 2, not {tuple(bands)}.")
+    return chosen
+
+
+def _add_lists(a: Sequence[int], b: Sequence[int]) -> list[int]:
+    return [x + y for x, y in zip(a, b, strict=True)]
+
+
+def stored(name: str, array: np.ndarray) -> np.ndarray:
+    """``array`` in the dtype that files keep it in: float64 where float32's error could be seen."""
+    return array.astype(np.float64 if name in DOUBLE else np.float32)
+
+
+def collect_weight_norms(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The weight norms among ``values``, as float32."""
+    return {name: values[name].astype(np.float32) for name in WEIGHT_NORMS if name in values}

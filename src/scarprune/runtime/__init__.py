@@ -1,0 +1,1 @@
+"""Devices, memory, progress and provenance: the only place that asks the machine."""

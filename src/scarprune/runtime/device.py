@@ -1,0 +1,47 @@
+"""Which device and dtype to compute with."""
+
+import torch
+
+from scarprune.errors import ArgumentError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """``auto`` is the GPU that is there (CUDA, then MPS), else the CPU.
+
+    Raises:
+        ArgumentError: not a device name, or a device this machine does not have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ArgumentError(f"{name!r} is not a device.", hint="Use auto, cpu, cuda, cuda:1 or mps.") from error
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device.type, False):
+        raise ArgumentError(f"This machine has no {name!r} device.", hint="Use --device auto or cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ArgumentError(f"This machine has {torch.cuda.device_count()} CUDA devices and no {name!r}.")
+    return device
+
+
+def resolve_dtype(name: str, checkpoint: torch.dtype | None, device: torch.device, fits: bool = True) -> torch.dtype:
+    """The dtype of computing: ``auto`` is the checkpoint's on a GPU, float32 on a CPU where it ``fits``.
+
+    Raises:
+        ArgumentError: not a dtype that models are computed in.
+    """
+    if name != "auto":
+        try:
+            return DTYPES[name]
+        except KeyError:
+            known = ", ".join(DTYPES)
+            raise ArgumentError(f"{name!r} is not a dtype scarprune computes in.", hint=f"Use auto, {known}.") from None
+    if device.type == "cpu" and fits:
+        return torch.float32
+    return checkpoint if checkpoint in DTYPES.values() else torch.float32
+

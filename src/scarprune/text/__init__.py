@@ -1,0 +1,1 @@
+"""From text sources to blocks of token ids."""
