@@ -1,6 +1,6 @@
 """The profile: counts and sums per channel, from which every score follows without a model."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,7 @@ class Profile:
 
     def _adds_up(self, key: str) -> bool:
         name = key.rsplit("/", 1)[1]
-        return name.startswith(("sum_", "block_", "groups_")) and name != "sum_x2"
+        return name.startswith(("sum_", "block_", "groups_"))
 
     # -- files -------------------------------------------------------------------------------------
 
@@ -236,7 +236,3 @@ def stored(name: str, array: np.ndarray) -> np.ndarray:
     """``array`` in the dtype that files keep it in: float64 where float32's error could be seen."""
     return array.astype(np.float64 if name in DOUBLE else np.float32)
 
-
-def collect_weight_norms(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The weight norms among ``values``, as float32."""
-    return {name: values[name].astype(np.float32) for name in WEIGHT_NORMS if name in values}

@@ -1,0 +1,125 @@
+"""How much memory and time a profile will take, said before it starts."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from scarprune.models.head import Head
+from scarprune.models.site import Site
+from scarprune.profile.loss import chunk_tokens
+from scarprune.profile.watch import watching
+from scarprune.runtime.memory import available_bytes, used_bytes
+
+_PROBE_TOKENS = (32, 64)
+_TOKENS_AT_ONCE = {"cpu": 2048, "mps": 4096}
+_MOST_TOKENS = 16384
+_SHARE_OF_FREE = 0.85
+_CPU_EFFICIENCY = 0.6  # of a plain matrix product's rate: measured on models of 7M to 135M parameters
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on the device with most of the work.
+
+    Attributes:
+        resident: in use before the first batch, weights included.
+        totals: running sums, kept to the end.
+        linear: saved for the backward pass per token of a batch.
+        square: per block and squared token: attention that keeps its weights.
+        transient: of the widest site's backward, per token.
+        logits: of one chunk and its gradient.
+    """
+
+    resident: int
+    totals: int
+    linear: float
+    square: float
+    transient: float
+    logits: int
+
+    def peak(self, batch: int, length: int) -> int:
+        """The most that is in use at once, for ``batch`` blocks of ``length`` tokens."""
+        saved = batch * (self.linear * length + self.square * length**2)
+        return int(self.resident + self.totals + saved + max(self.logits, self.transient * batch * length))
+
+    def largest_batch(self, length: int, blocks: int, device: torch.device) -> int:
+        """How many blocks of ``length`` to take at once: what fits, and no more than helps."""
+        room = available_bytes(device) * _SHARE_OF_FREE - self.totals - self.logits
+        fits = int(room / max(1.0, self.peak(1, length) - self.peak(0, length)))
+        helps = max(1, _TOKENS_AT_ONCE.get(device.type, _MOST_TOKENS) // length)
+        return max(1, min(fits, helps, blocks))
+
+
+def estimate_memory(
+    model: nn.Module,
+    head: Head,
+    sites: Sequence[Site],
+    device: torch.device,
+    vocabulary: int,
+    totals: int,
+    compiled: bool,
+) -> Memory:
+    """Measure what the model saves for a backward pass over a few tokens; the rest follows from shapes."""
+    resident = used_bytes(device)
+    few, more = (_saved_bytes(model, head, sites, tokens) for tokens in _PROBE_TOKENS)
+    t1, t2 = _PROBE_TOKENS
+    square = max(0.0, (more / t2 - few / t1) / (t2 - t1))
+    widest = max(site.width for site in sites)
+    itemsize = next(model.parameters()).element_size()
+    # s, the two gradients of a gate and its product, and the sums' own float32 temporaries.
+    sums = 0 if compiled or device.type == "cpu" else 6 * 4
+    return Memory(
+        resident=resident,
+        totals=totals,
+        linear=few / t1 - square * t1,
+        square=square,
+        transient=(4 * itemsize + sums) * widest,
+        logits=4 * 4 * vocabulary * chunk_tokens(vocabulary, device),
+    )
+
+
+def _saved_bytes(model: nn.Module, head: Head, sites: Sequence[Site], tokens: int) -> int:
+    """Bytes of distinct storages, weights left out, that autograd keeps for one block of ``tokens``."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    seen: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    ids = torch.zeros(1, tokens, dtype=torch.int64)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        watching(model, sites, lambda index, u, s: None),
+    ):
+        hidden = head.hidden(ids)  # held while counting: a freed address would be counted once for two
+        total = sum(seen.values())
+        del hidden
+    return total
+
+
+def matmul_parameters(model: nn.Module) -> int:
+    """Weights that each token is multiplied by: all matrices, the input embedding once as the head."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.dim() >= 2)
+
+
+def expected_seconds(model: nn.Module, tokens: int, passes: float) -> float:
+    """Rough time on a CPU: 4 operations per weight and token a pass, at this machine's matrix product rate."""
+    operations = 4.0 * matmul_parameters(model) * tokens * passes
+    return operations / (_CPU_EFFICIENCY * _matmul_rate(next(model.parameters()).dtype))
+
+
+def _matmul_rate(dtype: torch.dtype) -> float:
+    """Operations per second of a product of the size that a small model's layers have."""
+    a, b = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 1024, dtype=dtype)
+    best = float("inf")
+    for _ in range(4):
+        began = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - began)
+    return 2.0 * 1024 * 512 * 1024 / best

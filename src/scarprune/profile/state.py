@@ -1,0 +1,106 @@
+"""What a killed run leaves behind, so that it can go on to the same sums."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scarprune.artifacts import read_tensors, write_tensors
+from scarprune.errors import ArtifactError
+
+_KIND = "profile-state"
+_SECONDS_BETWEEN = 30.0
+
+
+@dataclass
+class State:
+    """How far a run has come.
+
+    Attributes:
+        identity: what must be equal for a run to go on: weights, text, labels, rho, seed, what is asked for.
+        phase: 1 or 2, the pass it is in.
+        next_block: the first block of that pass not yet in the totals.
+        batch: blocks at once; used again, since the order of additions is part of the sums.
+        scale: what the loss was last multiplied by.
+        arrays: totals by pass: ``1/...`` and ``2/...``, float64.
+    """
+
+    identity: dict[str, Any]
+    phase: int = 1
+    next_block: int = 0
+    batch: int = 0
+    scale: float = 1.0
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def of_pass(self, number: int) -> dict[str, np.ndarray]:
+        """The totals of one pass."""
+        prefix = f"{number}/"
+        return {key.removeprefix(prefix): a for key, a in self.arrays.items() if key.startswith(prefix)}
+
+
+class Keeper:
+    """Writes the state to ``path`` every half minute, and whenever told to; with no path, does nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._last = time.monotonic()
+        self._cost = 0.0
+
+    def due(self) -> bool:
+        """Whether it is time to write: half a minute on, or longer where writing itself is slow."""
+        pause = max(_SECONDS_BETWEEN, min(20 * self._cost, 55.0))
+        return self.path is not None and time.monotonic() - self._last > pause
+
+    def keep(self, state: State) -> None:
+        """Write the state now."""
+        if self.path is None:
+            return
+        began = time.monotonic()
+        header = {
+            "identity": state.identity,
+            "phase": state.phase,
+            "next_block": state.next_block,
+            "batch": state.batch,
+            "scale": state.scale,
+        }
+        write_tensors(self.path, _KIND, state.arrays, header, overwrite=True)
+        self._last = time.monotonic()
+        self._cost = self._last - began
+
+    def load(self, identity: Mapping[str, Any]) -> State | None:
+        """The state to go on from, or None where there is none.
+
+        Raises:
+            ArtifactError: the state is damaged, or of another model, text or measurement.
+        """
+        if self.path is None or not self.path.exists():
+            return None
+        header, arrays = read_tensors(self.path, _KIND)
+        try:
+            found, expected = header["identity"], json.loads(json.dumps(dict(identity)))
+            differing = [key for key in expected if found.get(key) != expected[key]]
+            state = State(
+                identity=dict(identity),
+                phase=int(header["phase"]),
+                next_block=int(header["next_block"]),
+                batch=int(header["batch"]),
+                scale=float(header["scale"]),
+                arrays=arrays,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ArtifactError(f"{self.path} is damaged: it holds no usable state ({error!r}).") from error
+        if differing:
+            raise ArtifactError(
+                f"{self.path} belongs to another measurement: its {', '.join(differing)} differ.",
+                hint="Run without --resume to begin again.",
+            )
+        return state
+
+    def remove(self) -> None:
+        """Take the state away: the run has ended well."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)

@@ -1,0 +1,36 @@
+"""What a statistic declares."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A sum over blocks of a function of one block's activations.
+
+    Attributes:
+        name: of the tensor in the profile; it begins with ``block_``, since it is summed over blocks.
+        of_blocks: u float32 [B, T, m] -> float32 [m], summed over the B blocks.
+        source: of the formula.
+    """
+
+    name: str
+    of_blocks: Callable[[torch.Tensor], torch.Tensor]
+    source: str
+
+
+@cache
+def statistics() -> tuple[Statistic, ...]:
+    """Every statistic declared in this folder as ``STATISTIC``, by name."""
+    package = importlib.import_module("scarprune.profile.statistics")
+    modules = (
+        importlib.import_module(f"{package.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(package.__path__)
+        if module.name != "statistic"
+    )
+    return tuple(sorted((module.STATISTIC for module in modules), key=lambda item: item.name))

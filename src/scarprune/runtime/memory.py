@@ -1,0 +1,37 @@
+"""How much memory is used and free, on the CPU and on accelerators."""
+
+import psutil
+import torch
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that can still be taken on ``device`` (a GPU's cached blocks count as free)."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(psutil.virtual_memory().available)
+
+
+def used_bytes(device: torch.device) -> int:
+    """Memory that this process holds on ``device`` now."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` is an allocator's refusal, on any device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def release_cached(device: torch.device) -> None:
+    """Give a GPU's cached blocks back, before trying again with less."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def gib(count: float) -> str:
+    """Bytes as people read them."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
