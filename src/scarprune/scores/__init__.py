@@ -1,0 +1,1 @@
+"""Scores: pure functions of a profile's sums that rank channels; high means keep."""

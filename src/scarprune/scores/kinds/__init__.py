@@ -1,0 +1,1 @@
+"""The built-in scores: one small file per kin with its ``SCORES``, found by being here."""

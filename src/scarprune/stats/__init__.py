@@ -1,0 +1,1 @@
+"""NumPy alone: selection, concentration, overlap and standard errors, of arrays and nothing else."""
