@@ -18,7 +18,6 @@ from scarprune.models.head import Head, find_head
 from scarprune.models.site import Site
 from scarprune.profile.accumulate import SumsPass
 from scarprune.profile.assemble import assemble
-from scarprune.profile.core import core_size, largest
 from scarprune.profile.estimate import Memory, estimate_memory, expected_seconds
 from scarprune.profile.groups import assign_groups
 from scarprune.profile.loss import block_uniforms, loss_gradient
@@ -29,6 +28,7 @@ from scarprune.profile.sums import Profile
 from scarprune.profile.watch import watching
 from scarprune.runtime.memory import gib, is_out_of_memory, release_cached
 from scarprune.runtime.progress import remark, track
+from scarprune.stats.select import floor_share, largest
 from scarprune.text.blocks import Blocks
 from scarprune.text.fit import check_fits
 
@@ -215,7 +215,7 @@ def _measure(run: _Run, kinds: Sequence[str], redundancy: bool, rho: float, fuse
     totals = sums.arrays()
     prefix = "" if "data" in kinds else "model/"
     core = {
-        site.name: largest(totals[f"{site.name}/{prefix}sum_q2"].sum(0), core_size(site.width, rho))
+        site.name: largest(totals[f"{site.name}/{prefix}sum_q2"].sum(0), _core_size(site, rho))
         for site in run.sites
     }
     cross = None
@@ -226,6 +226,10 @@ def _measure(run: _Run, kinds: Sequence[str], redundancy: bool, rho: float, fuse
         run.walk(2, second, kinds[:1])
         cross = second.arrays()
     return assemble(run.model, run.sites, run.blocks, run.groups, totals, core, cross, kinds, rho, run.seed)
+
+
+def _core_size(site: Site, rho: float) -> int:
+    return max(1, floor_share(rho, site.width))
 
 
 def _check_arguments(batch: int | str, labels: str, rho: float, blocks: Blocks) -> tuple[str, ...]:
@@ -271,7 +275,7 @@ def _totals_bytes(sites: Sequence[Site], kinds: Sequence[str], redundancy: bool,
     """float64 totals and float32 sums of the batch at hand, per channel as in ``method`` 1."""
     labelled, shared = 7 * 3 + 4 + 2 * 8, 2 * 3 + 4 + 2
     channels = sum(site.width for site in sites)
-    crossed = sum(site.width * core_size(site.width, rho) for site in sites) if redundancy else 0
+    crossed = sum(site.width * _core_size(site, rho) for site in sites) if redundancy else 0
     return 12 * (channels * (labelled * len(kinds) + shared) + crossed)
 
 
