@@ -28,7 +28,7 @@ def passage(book: str, num_bytes: int) -> str:
 
 def main(calibration: str, evaluation: str, out: str) -> None:
     for name, source in (("calibration", calibration), ("evaluation", evaluation)):
-        books = lzma.open(source, "rt", encoding="utf-8").read().split(BOOK_SEPARATOR)
+        books = lzma.decompress(Path(source).read_bytes()).decode().split(BOOK_SEPARATOR)
         text = BOOK_SEPARATOR.join(passage(book, TEXT_BYTES // len(books)) for book in books)
         path = Path(out) / f"{name}.txt.xz"
         path.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))

@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 from typing import Literal
 
-from scarprune.errors import ArtifactError
+from scarprune.errors import ArgumentError, ArtifactError
 
 _DATA = Path(__file__).parent / "data"
 _SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -23,10 +23,10 @@ def text_path(part: Literal["calibration", "evaluation"]) -> Path:
     """The shipped text to measure on (``calibration``) or to judge on (``evaluation``), xz-compressed.
 
     Raises:
-        ValueError: for any other name.
+        ArgumentError: for any other name.
     """
     if part not in ("calibration", "evaluation"):
-        raise ValueError(f"The built-in texts are 'calibration' and 'evaluation', not {part!r}.")
+        raise ArgumentError(f"The built-in texts are 'calibration' and 'evaluation', not {part!r}.")
     return _DATA / f"{part}.txt.xz"
 
 
