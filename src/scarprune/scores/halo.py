@@ -6,7 +6,6 @@ from scarprune.stats.select import ascending_ranks, floor_share, largest, outsid
 
 ETA = 0.10  # share of the channels outside the core
 ALPHA = 0.2  # protection of the most redundant halo channel
-GAMMA = 8  # how late in the ranking protection falls
 
 
 def halo(conn: np.ndarray, core: np.ndarray, eta: float = ETA) -> np.ndarray:
@@ -28,5 +27,6 @@ def protect(red: np.ndarray, halo: np.ndarray) -> np.ndarray:
     factors = np.ones(len(red))
     if len(halo) > 1:
         r = ascending_ranks(red[halo]) / (len(halo) - 1)
-        factors[halo] = ALPHA + (1 - ALPHA) * (1 - r**GAMMA)
+        eighth = np.square(np.square(np.square(r)))  # a library's pow may differ from machine to machine
+        factors[halo] = ALPHA + (1 - ALPHA) * (1 - eighth)
     return factors

@@ -86,11 +86,13 @@ def score(profile: Profile, name: str, bands: Sequence[int] = ALL_BANDS, seed: i
         seed: for scores that draw (``random``).
 
     Raises:
-        ArgumentError: no such score, no such bands, or the score's statistics are kept over all bands alone.
+        ArgumentError: no such score, bands or seed, or the score's statistics are kept over all bands alone.
         ArtifactError: the profile lacks a statistic; the message says how to get it.
         NumericsError: a score is not finite.
     """
     found = find_score(name)
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise ArgumentError(f"seed must be an integer from 0 to 2^64 - 1, not {seed!r}.")
     values = found.compute(profile, bands, seed=seed) if found.draws else found.compute(profile, bands)
     for site in profile.sites:
         array = values.get(site.name)

@@ -4,14 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scarprune.errors import ArgumentError
 from scarprune.profile.sums import Profile
 from scarprune.scores.score import Score, Values
 
 
 def _uniform(profile: Profile, bands: Sequence[int], *, seed: int = 0) -> Values:
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
-        raise ArgumentError(f"seed must be an integer from 0 to 2^64 - 1, not {seed!r}.")
     return {site.name: _draw(seed, index, site.width) for index, site in enumerate(profile.sites)}
 
 

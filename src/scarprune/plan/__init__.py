@@ -1,0 +1,1 @@
+"""Plans: which channels of each site are kept."""
