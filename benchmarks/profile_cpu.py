@@ -87,9 +87,11 @@ def main() -> None:
     estimated, peak = (int(number) for number in fresh)
     print(f"{'':10}{'median s':>10}{'min s':>10}{'tokens/s':>10}")
     for name, runs in seconds.items():
-        print(f"{name:10}{statistics.median(runs):10.2f}{min(runs):10.2f}{tokens / statistics.median(runs):10.0f}")
+        print(
+            f"{name:10}{statistics.median(runs):10.2f}{min(runs):10.2f}{tokens / statistics.median(runs):10.0f}"
+        )
     print(f"watched / bare: {ratio:.3f} (minima: {min(seconds['watched']) / min(seconds['bare']):.3f})")
-    print(f"memory: estimated {estimated / 2**20:.0f} MiB, peak {peak / 2**20:.0f} MiB ({estimated / peak:.2f})")
+    print(f"memory: estimated {estimated >> 20} MiB, peak {peak >> 20} MiB ({estimated / peak:.2f})")
     write_record(
         f"profile_cpu_{Path(arguments.model).stem}",
         "pass 1 of a profile beside a bare frozen forward and backward, float32",

@@ -78,7 +78,9 @@ class Shape:
 
     def step(self, observer=None):
         hidden = self.head.hidden(self.ids)
-        gradient = loss_gradient(self.head, hidden, self.ids, ("data",), None, self.vocabulary).gradient["data"]
+        gradient = loss_gradient(self.head, hidden, self.ids, ("data",), None, self.vocabulary).gradient[
+            "data"
+        ]
         torch.autograd.backward(hidden, gradient)
         if observer is not None:
             observer.commit(self.groups)
@@ -158,7 +160,7 @@ def main() -> None:
                     }
                 )
                 print(
-                    f"{batch:3} x {length:5} {name:24}{rate:10,.0f} tokens/s {rate * floor:6.3f} of the ceiling"
+                    f"{batch:3} x {length:5} {name:24}{rate:10,.0f} tokens/s {rate * floor:6.3f} of ceiling"
                     f" {100 * table[-1]['cost_over_bare']:+6.1f}% {peaks[name]:6.1f} GiB",
                     flush=True,
                 )
@@ -166,7 +168,7 @@ def main() -> None:
     best = next(row for row in table if row["row"] == "watched, compiled sums")
     write_record(
         "profile_gpu_8b",
-        "pass 1 of a profile, Llama-3.1-8B shape, random bfloat16 weights, watched with compiled sums, 4 x 2048",
+        "pass 1 of a profile, Llama-3.1-8B shape, random bfloat16, compiled sums, 4 x 2048",
         tokens_per_second=best["tokens_per_second"],
         share_of_ceiling=best["share_of_ceiling"],
         peak_gib=best["peak_gib"],

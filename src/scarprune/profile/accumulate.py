@@ -47,7 +47,9 @@ class SumsPass:
     That makes a batch repeatable: out of memory or Ctrl-C in the middle of it leaves the totals as they were.
     """
 
-    def __init__(self, sites: Sequence[Site], statistics: Sequence[Statistic], *, compiled: bool = False) -> None:
+    def __init__(
+        self, sites: Sequence[Site], statistics: Sequence[Statistic], *, compiled: bool = False
+    ) -> None:
         self.sites = sites
         self.statistics = statistics
         self.labels = "data"

@@ -71,7 +71,9 @@ def _reduced(
     kinds: Sequence[str],
 ) -> dict[str, np.ndarray]:
     prefix = f"{site.name}/" if "data" in kinds else f"{site.name}/model/"
-    r = correlations(cross, totals[prefix + "sum_q"].sum(0), totals[prefix + "sum_q2"].sum(0), core, blocks.targets)
+    r = correlations(
+        cross, totals[prefix + "sum_q"].sum(0), totals[prefix + "sum_q2"].sum(0), core, blocks.targets
+    )
     kept = redundancy(r, core)
     return {f"red/{name}": a if name == "core" else a.astype(np.float32) for name, a in kept.items()}
 

@@ -109,7 +109,7 @@ def matmul_parameters(model: nn.Module) -> int:
 
 
 def expected_seconds(model: nn.Module, tokens: int, passes: float) -> float:
-    """Rough time on a CPU: 4 operations per weight and token a pass, at this machine's matrix product rate."""
+    """Rough time on a CPU: 4 operations per weight, token and pass, at this machine's own rate."""
     operations = 4.0 * matmul_parameters(model) * tokens * passes
     return operations / (_CPU_EFFICIENCY * _matmul_rate(next(model.parameters()).dtype))
 

@@ -77,6 +77,6 @@ def sample(logits: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
 
 
 def block_uniforms(seed: int, blocks: Sequence[int], targets: int) -> torch.Tensor:
-    """float32 [len(blocks), targets]: draws that depend on (seed, block, position) alone (Philox counters)."""
+    """float32 [len(blocks), targets]: draws that depend on seed, block and position alone (Philox)."""
     rows = [np.random.Generator(np.random.Philox(key=[seed, block])).random(targets) for block in blocks]
     return torch.from_numpy(np.stack(rows).astype(np.float32))

@@ -92,9 +92,11 @@ def redundancy(r: np.ndarray, core: np.ndarray) -> dict[str, np.ndarray]:
 
 def _information(r: np.ndarray) -> np.ndarray:
     """-1/2 ln(1 - r^2): the mutual information of two Gaussians with correlation r, nats."""
-    return -0.5 * np.log1p(-np.minimum(r, _LARGEST_CORRELATION) ** 2)
+    red: np.ndarray = -0.5 * np.log1p(-(np.minimum(r, _LARGEST_CORRELATION) ** 2))
+    return red
 
 
 def _mean_of_largest(red: np.ndarray) -> np.ndarray:
     count = min(TOP, red.shape[1])
-    return np.partition(red, red.shape[1] - count, axis=1)[:, -count:].mean(axis=1)
+    mean: np.ndarray = np.partition(red, red.shape[1] - count, axis=1)[:, -count:].mean(axis=1)
+    return mean

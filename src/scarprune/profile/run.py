@@ -96,7 +96,7 @@ class _Run:
             return self._scale_held(observer)
         if not self.may_halve or self.state.batch == 1:
             raise MemoryBudgetError(
-                f"A batch of {len(rows)} blocks of {self.blocks.lengths[rows[0]]} tokens does not fit in memory.",
+                f"A batch of {len(rows)} blocks of {self.blocks.lengths[rows[0]]} tokens does not fit.",
                 hint="Use --batch auto, shorter blocks (--length) or a smaller dtype.",
             ) from failed
         self.state.batch = max(1, self.state.batch // 2)
@@ -118,7 +118,7 @@ class _Run:
             torch.autograd.backward(hidden, result.gradient[kind], retain_graph=kind != kinds[-1])
 
     def _scale_held(self, observer: SumsPass | CrossPass) -> bool:
-        """In float16, whether nothing overflowed; the scale shrinks where it did, and the batch is repeated."""
+        """In float16, whether nothing overflowed; where it did, the scale shrinks for another try."""
         if self.state.scale == 1.0 or observer.pending_is_finite():
             return True
         self.state.scale = max(1.0, self.state.scale / 16)

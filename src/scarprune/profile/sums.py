@@ -40,7 +40,7 @@ class Profile:
         header: the JSON of the file: ``provenance``, ``fingerprint`` (weights), ``text`` (list of what
             was read), ``labels``, ``counts`` (``targets`` and ``positions`` per band, ``blocks``),
             ``groups`` (targets per group of blocks), ``rho`` (the core that pass 2 and Conn belong to).
-        tensors: ``{site}/{name}``; model labels under ``{site}/model/{name}``; pass 2 under ``{site}/red/...``.
+        tensors: ``{site}/{name}``; with model labels ``{site}/model/{name}``; pass 2 ``{site}/red/...``.
     """
 
     sites: list[Site]
@@ -106,7 +106,7 @@ class Profile:
         chosen = check_bands(bands)
         banded = name in BANDED or name in BANDED_LABELLED
         if not banded and chosen != list(ALL_BANDS):
-            raise ArgumentError(f"{name} is kept over all positions alone; bands={tuple(bands)} cannot be chosen.")
+            raise ArgumentError(f"{name} is kept over all positions; bands={tuple(bands)} cannot be chosen.")
         arrays = {site.name: self.get(site.name, name, labels) for site in self.sites}
         return {key: a[chosen].sum(axis=0) if banded else a for key, a in arrays.items()}
 
@@ -117,7 +117,7 @@ class Profile:
         if name in LABELLED:
             return f'Profile again with labels="{labels}" or "both" (--labels {labels}).'
         if self.header.get("merged"):
-            return "It depends on all the text at once and so is dropped by adding profiles: profile the joined text."
+            return "Adding profiles drops it, since it depends on all text at once: profile the joined text."
         if name.startswith("red/"):
             return "Profile again with redundancy=True (without --no-redundancy)."
         return "Profile the model again with this version of scarprune."
@@ -183,7 +183,7 @@ def load_profile(path: str | Path) -> Profile:
         profile = Profile(sites=sites, header=header, tensors=tensors)
         _check(profile)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise ArtifactError(f"{path} is damaged: its header does not describe a profile ({error!r}).") from error
+        raise ArtifactError(f"{path} is damaged: its header describes no profile ({error!r}).") from error
     return profile
 
 
@@ -212,8 +212,10 @@ def _check(profile: Profile) -> None:
 
 def expected_shapes() -> dict[str, tuple[int, ...]]:
     """Leading dimensions of each sum, before the axis of channels."""
+    shapes: dict[str, tuple[int, ...]] = {}
     return (
-        dict.fromkeys(BANDED + BANDED_LABELLED, (len(BANDS),))
+        shapes
+        | dict.fromkeys(BANDED + BANDED_LABELLED, (len(BANDS),))
         | dict.fromkeys(BLOCK_LABELLED + WEIGHT_NORMS, ())
         | dict.fromkeys(GROUP_LABELLED, (GROUPS,))
         | dict.fromkeys(GROUP, (ACTIVATION_GROUPS,))
@@ -235,4 +237,3 @@ def _add_lists(a: Sequence[int], b: Sequence[int]) -> list[int]:
 def stored(name: str, array: np.ndarray) -> np.ndarray:
     """``array`` in the dtype that files keep it in: float64 where float32's error could be seen."""
     return array.astype(np.float64 if name in DOUBLE else np.float32)
-

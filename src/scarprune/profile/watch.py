@@ -27,11 +27,14 @@ class _Watch(torch.autograd.Function):
         return u.view_as(u)
 
     @staticmethod
-    def backward(ctx: Any, s: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, s: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None]:
         (u,) = ctx.saved_tensors
         with torch.no_grad():
             ctx.observe(ctx.index, u.detach(), s.detach())
         return (None if ctx.root else s), None, None, None
+
+
+_apply: Callable[..., torch.Tensor] = _Watch.apply
 
 
 @contextlib.contextmanager
@@ -52,7 +55,7 @@ def watching(
             root = not u.requires_grad
             if root:
                 u = u.detach().requires_grad_()
-            return (_Watch.apply(u, index, observe, root), *rest)
+            return (_apply(u, index, observe, root), *rest)
 
         return hook
 

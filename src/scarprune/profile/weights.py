@@ -32,7 +32,9 @@ def wanda_terms(model: nn.Module, site: Site, sum_x2: np.ndarray) -> dict[str, n
     return {f"wanda_{reader.role}": _over_rows(model, reader, term) for reader in site.readers}
 
 
-def connection(model: nn.Module, site: Site, core: np.ndarray, size: int | None = None) -> dict[str, np.ndarray]:
+def connection(
+    model: nn.Module, site: Site, core: np.ndarray, size: int | None = None
+) -> dict[str, np.ndarray]:
     """Write support and connection (``method`` 4): ``support`` int64 [K] ascending, ``conn`` [m].
 
     K defaults to round(d / 16). A column of zeros has connection 0.
@@ -49,7 +51,8 @@ def connection(model: nn.Module, site: Site, core: np.ndarray, size: int | None 
 
 
 def _norm2(rows: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.vector_norm(rows, dim=1)
+    norms: torch.Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms
 
 
 def _over_rows(model: nn.Module, projection: Projection, function: Function) -> np.ndarray:

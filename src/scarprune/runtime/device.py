@@ -20,7 +20,9 @@ def resolve_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ArgumentError(f"{name!r} is not a device.", hint="Use auto, cpu, cuda, cuda:1 or mps.") from error
+        raise ArgumentError(
+            f"{name!r} is not a device.", hint="Use auto, cpu, cuda, cuda:1 or mps."
+        ) from error
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(device.type, False):
         raise ArgumentError(f"This machine has no {name!r} device.", hint="Use --device auto or cpu.")
@@ -29,7 +31,9 @@ def resolve_device(name: str = "auto") -> torch.device:
     return device
 
 
-def resolve_dtype(name: str, checkpoint: torch.dtype | None, device: torch.device, fits: bool = True) -> torch.dtype:
+def resolve_dtype(
+    name: str, checkpoint: torch.dtype | None, device: torch.device, fits: bool = True
+) -> torch.dtype:
     """The dtype of computing: ``auto`` is the checkpoint's on a GPU, float32 on a CPU where it ``fits``.
 
     Raises:
@@ -40,8 +44,9 @@ def resolve_dtype(name: str, checkpoint: torch.dtype | None, device: torch.devic
             return DTYPES[name]
         except KeyError:
             known = ", ".join(DTYPES)
-            raise ArgumentError(f"{name!r} is not a dtype scarprune computes in.", hint=f"Use auto, {known}.") from None
+            raise ArgumentError(
+                f"{name!r} is not a dtype scarprune computes in.", hint=f"Use auto, {known}."
+            ) from None
     if device.type == "cpu" and fits:
         return torch.float32
-    return checkpoint if checkpoint in DTYPES.values() else torch.float32
-
+    return torch.float32 if checkpoint is None or checkpoint not in DTYPES.values() else checkpoint

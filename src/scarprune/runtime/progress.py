@@ -5,7 +5,15 @@ import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 _quiet = False
@@ -38,7 +46,7 @@ class _Rate(ProgressColumn):
 
 
 @contextlib.contextmanager
-def track(what: str, total: float, unit: str = "tokens", done: float = 0) -> Iterator[Callable[[float], None]]:
+def track(what: str, total: float, unit: str = "tokens", done: int = 0) -> Iterator[Callable[[float], None]]:
     """Show a bar while the block runs; yields ``advance(amount)``.
 
     Where stderr is no terminal nothing is drawn.
