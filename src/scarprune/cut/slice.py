@@ -34,14 +34,16 @@ class Selection:
 
     def take(self, array: np.ndarray) -> np.ndarray:
         """What stays of ``array``, as a copy."""
-        taken = np.take(array, np.maximum(self.index, 0), axis=self.dim)
+        taken: np.ndarray = np.take(array, np.maximum(self.index, 0), axis=self.dim)
         padding = self.index < 0
         if padding.any():
             taken[(slice(None),) * self.dim + (padding,)] = 0
         return taken
 
 
-def selections(site: Site, keep: np.ndarray, width: int | None = None) -> Iterator[tuple[str, str, Selection]]:
+def selections(
+    site: Site, keep: np.ndarray, width: int | None = None
+) -> Iterator[tuple[str, str, Selection]]:
     """Module path, parameter (``weight`` or ``bias``) and selection of every tensor that a cut touches.
 
     Readers lose rows of weight and bias, both halves of a fused one alike; the down projection loses

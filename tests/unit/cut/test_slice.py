@@ -23,7 +23,9 @@ def site_of(width: int, *projections: Projection) -> Site:
     return Site("mlp.down", 0, width, HIDDEN, len(projections) == 3, projections)
 
 
-def cut(weights: dict[str, np.ndarray], site: Site, keep: np.ndarray, width: int | None = None) -> dict[str, np.ndarray]:
+def cut(
+    weights: dict[str, np.ndarray], site: Site, keep: np.ndarray, width: int | None = None
+) -> dict[str, np.ndarray]:
     small = dict(weights)
     for module, parameter, selection in selections(site, keep, width):
         name = f"{module}.{parameter}"
@@ -38,12 +40,21 @@ def mask(width: int, keep: np.ndarray) -> np.ndarray:
 
 
 @given(keeps(), st.integers(0, 3))
-def test_a_gated_network_cut_equals_masked_also_when_padded(case: tuple[int, np.ndarray], padding: int) -> None:
+def test_a_gated_network_cut_equals_masked_also_when_padded(
+    case: tuple[int, np.ndarray], padding: int
+) -> None:
     width, keep = case
     rng = np.random.default_rng(width)
     site = site_of(width, Projection("gate", "g"), Projection("up", "u"), Projection("down", "d"))
-    shapes = {"g.weight": (width, HIDDEN), "g.bias": width, "u.weight": (width, HIDDEN), "d.weight": (HIDDEN, width)}
-    weights = {name: rng.normal(size=shape) for name, shape in shapes.items()} | {"d.bias": rng.normal(size=HIDDEN)}
+    shapes = {
+        "g.weight": (width, HIDDEN),
+        "g.bias": width,
+        "u.weight": (width, HIDDEN),
+        "d.weight": (HIDDEN, width),
+    }
+    weights = {name: rng.normal(size=shape) for name, shape in shapes.items()} | {
+        "d.bias": rng.normal(size=HIDDEN)
+    }
     x = rng.normal(size=(5, HIDDEN))
 
     def run(w: dict[str, np.ndarray], m: float | np.ndarray = 1.0) -> np.ndarray:
