@@ -45,13 +45,11 @@ class PlannedSite:
 
     def _check_indices(self, word: str, indices: np.ndarray) -> None:
         if indices.ndim != 1 or indices.dtype != np.int64:
-            raise PlanError(
-                f"{word} of {self.name} must be a list of int64, not {indices.dtype}{indices.shape}."
-            )
+            raise PlanError(f"{word} of {self.name} must be int64 [n], not {indices.dtype} {indices.shape}.")
         outside = indices[(indices < 0) | (indices >= self.width)]
         if len(outside):
             raise PlanError(
-                f"{word} of {self.name} holds channel {outside[0]}, but its channels are 0 to {self.width - 1}."
+                f"{word} of {self.name} holds channel {outside[0]}; its channels are 0 to {self.width - 1}."
             )
         falls = np.flatnonzero(np.diff(indices) <= 0)
         if len(falls):
@@ -132,7 +130,7 @@ class Plan:
         return (before - sum(self.widths.values())) / before
 
     def check(self, sites: Sequence[Site], fingerprint: str | None = None) -> None:
-        """Raise PlanError unless the plan is for ``sites`` and, where given, for weights of ``fingerprint``."""
+        """Raise PlanError unless the plan is for ``sites`` and, where given, weights of ``fingerprint``."""
         planned, found = {s.name: s.width for s in self.sites}, {s.name: s.width for s in sites}
         if planned.keys() != found.keys():
             odd = next(iter(planned.keys() ^ found.keys()))
@@ -185,8 +183,8 @@ def load_plan(path: str | Path) -> Plan:
 
     Raises:
         ArtifactError: missing, damaged, of another kind or newer.
-        PlanError: readable, but no plan: indices out of range, repeated or none, a core that was to be kept and
-            is not, options that cannot be.
+        PlanError: readable, but no plan: indices out of range, repeated or none, a protected core that is
+            not kept, options that cannot be.
     """
     path = Path(path)
     document = read_json(path, "plan")
