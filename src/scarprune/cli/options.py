@@ -1,0 +1,163 @@
+"""Options that several commands share, under one name and with one meaning everywhere."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+Value = TypeVar("Value", bound="DataclassInstance")
+
+
+class _AutoOrNumber(click.ParamType[int | str]):
+    name = "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "auto":
+            return "auto"
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither auto nor a whole number.", param, ctx)
+
+
+AUTO_OR_NUMBER = _AutoOrNumber()
+PATH = click.Path(path_type=Path)
+
+
+def _all(*decorators: Decorator) -> Decorator:
+    """One decorator for several, in the order of --help."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def pick(kind: type[Value], options: dict[str, Any]) -> Value:
+    """Take the fields of the dataclass ``kind`` out of ``options``."""
+    return kind(**{field.name: options.pop(field.name) for field in fields(kind)})
+
+
+model = click.argument("model")
+
+loading: Decorator = _all(
+    click.option(
+        "--dtype",
+        default="auto",
+        show_default=True,
+        metavar="float32|bfloat16|float16|auto",
+        help="Of computing; auto is the checkpoint's on a GPU, float32 on a CPU where it fits.",
+    ),
+    click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto."),
+    click.option("--revision", help="Branch, tag or commit of a hub model."),
+    click.option("--trust-remote-code", is_flag=True, help="Let a checkpoint run its own Python code."),
+)
+
+reading: Decorator = _all(
+    click.option("--length", default=512, show_default=True, help="Tokens of a block."),
+    click.option("--seed", default=0, show_default=True, help="Of drawing the blocks, and of sampling."),
+    click.option(
+        "--protocol",
+        default="packed",
+        show_default=True,
+        metavar="packed|contiguous|documents",
+        help="How documents become blocks.",
+    ),
+    click.option(
+        "--bos/--no-bos", default=None, help="BOS in front of each block [default: if there is one]."
+    ),
+    click.option("--field", default="text", show_default=True, help="Field of a row that holds the text."),
+)
+
+measuring: Decorator = _all(
+    click.option("--blocks", default=128, show_default=True, help="Blocks of text to measure on."),
+    click.option(
+        "--batch",
+        type=AUTO_OR_NUMBER,
+        default="auto",
+        show_default=True,
+        help="Blocks at once; auto: what fits.",
+    ),
+    click.option(
+        "--labels",
+        default="data",
+        show_default=True,
+        metavar="data|model|both",
+        help="Whose targets: the text's or the model's own.",
+    ),
+    click.option(
+        "--redundancy/--no-redundancy",
+        default=True,
+        show_default=True,
+        help="Also measure redundancy with the core (a second pass; the SCAR scores need it).",
+    ),
+)
+
+planning: Decorator = _all(
+    click.option(
+        "--score", default="scar_prot", show_default=True, help="What ranks the channels; see `scores`."
+    ),
+    click.option("--protect", metavar="core", help="Keep the core whatever the score says."),
+    click.option(
+        "--multiple-of",
+        type=AUTO_OR_NUMBER,
+        default="auto",
+        show_default=True,
+        help="Widths are rounded up to it; auto: a power of two within 1% of the width.",
+    ),
+    click.option(
+        "--allocation",
+        default="uniform",
+        show_default=True,
+        metavar="uniform|global|global_raw",
+        help="One fraction for all sites, or one pool over all of them.",
+    ),
+    click.option("--cap", default=0.7, show_default=True, help="Most that a pool removes of a site."),
+)
+
+sparsity = click.option(
+    "--sparsity", type=float, required=True, help="Fraction of channels to remove, 0 to 1."
+)
+
+save_dtype = click.option(
+    "--save-dtype",
+    metavar="float32|bfloat16|float16",
+    help="Of the saved tensors [default: as in the source; bfloat16 for a .gguf].",
+)
+
+
+def _set_quiet(ctx: click.Context, parameter: click.Parameter, on: bool) -> None:
+    from scarprune.runtime.progress import set_quiet  # imports rich, which --help can do without
+
+    set_quiet(on)
+
+
+quiet = click.option(
+    "--quiet",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_quiet,
+    help="No progress and no remarks on stderr.",
+)
+
+overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that are already there.")
+
+resume = click.option(
+    "--resume", is_flag=True, help="Go on from what an interrupted run left in OUT.partial."
+)
+
+json = click.option(
+    "--json",
+    "json_file",
+    metavar="FILE",
+    help="Write the machine-readable result; - for stdout, and nothing else.",
+)
