@@ -1,9 +1,27 @@
 """Blocks of token ids: what every measurement reads."""
 
 import hashlib
+import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+
+from scarprune.errors import ArgumentError, TextError
+from scarprune.text.corpus import read_documents
+from scarprune.text.draw import spread
+from scarprune.text.ids import read_ids
+from scarprune.text.pieces import Pieces, cut_rows
+from scarprune.text.protocol import Cutting, Protocol, choose_cutting
+from scarprune.text.source import kind_of
+
+
+class _Unasked(int):
+    """A number of blocks nobody asked for: known by identity, so that a caller's own 128 is asked for."""
+
+
+DEFAULT_COUNT = _Unasked(128)
 
 
 @dataclass(frozen=True)
@@ -58,3 +76,111 @@ class Blocks:
             bos=self.bos,
             seed=self.seed,
         )
+
+
+def read_blocks(
+    source: str | os.PathLike[str],
+    tokenizer: Any | None,
+    count: int | None = DEFAULT_COUNT,
+    length: int = 512,
+    seed: int = 0,
+    protocol: Protocol = "packed",
+    *,
+    bos: bool | None = None,
+    separator: Literal["eos"] | None = "eos",
+    field: str = "text",
+    skip: Blocks | None = None,
+) -> Blocks:
+    """Read a text source, tokenize it, cut it to blocks and draw ``count`` of them (method.md 8).
+
+    Args:
+        source: what ``read_documents`` reads, or a ``.npy`` file of token ids [n, T]: all its rows in order,
+            or the first ``count`` where ``count`` is given; ``length``, ``seed``, ``protocol``, ``bos`` and
+            ``separator`` do not apply to it, and it needs no tokenizer.
+        tokenizer: the model's own.
+        count: blocks to draw, one from each of ``count`` equal runs of the text's blocks; None takes all.
+        length: tokens of a block, T; at most so many with ``documents``.
+        seed: what the draw depends on. The blocks keep their order in the text.
+        protocol: ``packed``: documents tokenized one by one, joined, cut to T - 1 tokens with BOS in front (T
+            where there is no BOS). ``contiguous``: documents joined by a blank line, tokenized once with the
+            tokenizer's own special tokens, cut to T. ``documents``: each by itself, truncated.
+        bos: whether BOS stands in front of a block; None where the tokenizer has one.
+        separator: ``eos`` joins packed documents by the tokenizer's EOS where it has one; None by nothing.
+        field: which field of a row holds the text.
+        skip: blocks, cut in the same way, whose text must not be used again.
+
+    Raises:
+        TextError: an unreadable source, or fewer blocks in it than asked for.
+        ArgumentError: a value that can never be right, or ``skip`` was cut in another way.
+    """
+    name = os.fspath(source)
+    if count is not None and count < 1:
+        raise ArgumentError(f"{count} blocks cannot be read.", hint="Ask for 1 or more.")
+    if kind_of(Path(name)) == ".npy" and not name.startswith("hf:"):
+        return _given(Path(name), tokenizer, count, bos, seed, skip)
+    if tokenizer is None:
+        raise TextError(
+            f"{name} is text, and there is no tokenizer to turn it into token ids.",
+            hint="Use a model folder that has its tokenizer, or token ids in a .npy file.",
+        )
+    cutting = choose_cutting(tokenizer, protocol, length, bos, separator)
+    pieces = cutting.cut(read_documents(name, field=field, tokenizer=tokenizer), tokenizer)
+    if skip is not None:
+        pieces = _leave_out(pieces, skip, protocol, cutting)
+    found, wanted = len(pieces), 1 if count is None else count
+    if found < wanted:
+        besides = "" if skip is None else " besides those already in use"
+        raise TextError(
+            f"{name} gives {found} blocks of {length} tokens{besides}; {wanted} were asked for.",
+            hint="Use a shorter --length, fewer --blocks or more text.",
+        )
+    if count is not None:
+        pieces = pieces.take(spread(found, count, seed))
+    return Blocks(
+        ids=pieces.padded(cutting.front),
+        lengths=pieces.lengths + cutting.lead,
+        bytes=pieces.bytes,
+        protocol=protocol,
+        source=name,
+        documents=pieces.documents,
+        bos=cutting.front is not None,
+        seed=seed,
+    )
+
+
+def _given(
+    path: Path, tokenizer: Any | None, count: int | None, bos: bool | None, seed: int, skip: Blocks | None
+) -> Blocks:
+    """The rows of a file of token ids, or the first ``count`` where that was asked for."""
+    ids = read_ids(path)
+    if bos is None:
+        first = ids[0, 0] if tokenizer is None else tokenizer.bos_token_id
+        bos = first is not None and bool((ids[:, 0] == first).all())
+    pieces = cut_rows(ids)
+    if skip is not None:
+        pieces = _leave_out(pieces, skip, "tokens", None)
+    wanted = len(pieces) or 1 if count is None or count is DEFAULT_COUNT else count
+    if len(pieces) < wanted:
+        besides = "" if skip is None else " besides those already in use"
+        raise TextError(
+            f"{path} holds {len(pieces)} blocks{besides}; {wanted} were asked for.",
+            hint="Use fewer --blocks or a file with more rows.",
+        )
+    pieces = pieces.take(np.arange(wanted))
+    return Blocks(pieces.padded(), pieces.lengths, None, "tokens", str(path), bos=bos, seed=seed)
+
+
+def _leave_out(pieces: Pieces, skip: Blocks, protocol: str, cutting: Cutting | None) -> Pieces:
+    """The pieces whose tokens are those of no block in ``skip``."""
+    lead = 0 if cutting is None else cutting.lead
+    size = lead + int(pieces.lengths.max(initial=0))
+    alike = protocol == "documents" or skip.ids.shape[1] == size or not len(pieces)
+    if skip.protocol != protocol or not alike or (cutting is not None and skip.bos != bool(lead)):
+        raise ArgumentError(
+            f"The blocks to skip are cut as {skip.protocol!r} to {skip.ids.shape[1]} tokens, these as "
+            f"{protocol!r} to {size}.",
+            hint="Cut both with the same length, protocol and BOS.",
+        )
+    used = {row[lead:end].tobytes() for row, end in zip(skip.ids, skip.lengths, strict=True)}
+    fresh = [i for i in range(len(pieces)) if pieces[i].astype(np.int64).tobytes() not in used]
+    return pieces.take(np.array(fresh, dtype=np.int64))
