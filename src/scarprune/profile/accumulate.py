@@ -12,6 +12,7 @@ from scarprune.profile.sums import ACTIVATION_GROUPS, BANDED, BANDED_LABELLED, B
 # Order of the rows that one reduction gives: sums that depend on the labels, then those of u alone.
 _LABELLED_ROWS = len(BANDED_LABELLED)
 _S, _Q, _Q2 = (BANDED_LABELLED.index(name) for name in ("sum_s", "sum_q", "sum_q2"))
+_CACHED_ELEMENTS = 1 << 15
 _U2 = _LABELLED_ROWS + BANDED.index("sum_u2")
 
 Partial = dict[str, torch.Tensor]
@@ -38,6 +39,8 @@ def reduce_tokens(u: torch.Tensor, s: torch.Tensor, with_u: bool) -> torch.Tenso
 
 def _by_block(u: torch.Tensor, s: torch.Tensor, with_u: bool) -> torch.Tensor:
     """``reduce_tokens`` one block at a time, so that a CPU's temporaries stay in its cache."""
+    if u[0].numel() < _CACHED_ELEMENTS:
+        return reduce_tokens(u, s, with_u)
     return torch.cat([reduce_tokens(u[b : b + 1], s[b : b + 1], with_u) for b in range(len(u))], dim=1)
 
 
@@ -71,12 +74,15 @@ class SumsPass:
     def observe(self, index: int, u: torch.Tensor, s: torch.Tensor) -> None:
         """See the u and s of one site, [B, T, m] or flattened to [B T, m]."""
         u, s = u.reshape(*self.shape, -1), s.reshape(*self.shape, -1)
-        reduce = self._compiled or (_by_block if u.device.type == "cpu" else reduce_tokens)
+        reduce = self._compiled or reduce_tokens
+        if u.device.type == "cpu":
+            reduce = _by_block
         bands = torch.stack([reduce(u[:, lo:hi], s[:, lo:hi], self.with_u) for lo, hi in BANDS])
-        partial = {"bands": bands.sum(2), "blocks": bands.sum(0)}  # [3, rows, m] and [rows, B, m]
+        blocks = bands.sum(0)
+        partial = {"bands": bands.sum(2), "blocks": blocks}  # [3, rows, m] and [rows, B, m]
         if self.with_u:
             floats = wide(u)
-            partial |= {item.name: item.of_blocks(floats) for item in self.statistics}
+            partial |= {item.name: item.of_blocks(floats, blocks[_U2]) for item in self.statistics}
         self._pending[index, self.labels] = partial
 
     def observe_input(self, index: int, x: torch.Tensor) -> None:

@@ -131,7 +131,7 @@ def test_two_halves_add_up_to_the_whole(ids):
             added.get(site.name, "groups_q2").sum(0), whole.get(site.name, "groups_q2").sum(0), rtol=1e-5
         )
     assert added.targets() == whole.targets()
-    with pytest.raises(ArtifactError, match="dropped by adding profiles"):
+    with pytest.raises(ArtifactError, match="Adding profiles drops it"):
         added.get(added.sites[0].name, "red/top5")
 
 

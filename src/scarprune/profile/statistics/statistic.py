@@ -15,12 +15,12 @@ class Statistic:
 
     Attributes:
         name: of the tensor in the profile; it begins with ``block_``, since it is summed over blocks.
-        of_blocks: u float32 [B, T, m] -> float32 [m], summed over the B blocks.
+        of_blocks: (u float32 [B, T, m], its sum of squares over T [B, m]) -> float32 [m], summed over B.
         source: of the formula.
     """
 
     name: str
-    of_blocks: Callable[[torch.Tensor], torch.Tensor]
+    of_blocks: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     source: str
 
 
