@@ -36,7 +36,11 @@ def train_tokenizer(books: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, bpe.token_to_id(BOS))]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, bos_token=BOS, eos_token=EOS, clean_up_tokenization_spaces=False
+        tokenizer_object=bpe,
+        bos_token=BOS,
+        eos_token=EOS,
+        model_max_length=1024,
+        clean_up_tokenization_spaces=False,
     )
 
 

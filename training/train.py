@@ -19,7 +19,7 @@ from held_out import bits_per_byte, split_held_out
 from muon import Muon
 from novels import BOOK_SEPARATOR, encode, read_text, train_tokenizer
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 BLOCK = 512
 SHAPE = {
@@ -33,8 +33,8 @@ SHAPE = {
     "tie_word_embeddings": True,
 }
 STEPS = 18_000  # of 128 x 512 tokens
-RATE = 4e-3  # of both optimizers; Muon's updates are scaled to the size of Adam's
-WEIGHT_DECAY = 0.1
+RATE = 8e-3  # of both optimizers; Muon's updates are scaled to the size of Adam's
+WEIGHT_DECAY = 0.2
 DROPOUT = 0.1
 WARM_UP = 200
 
@@ -42,7 +42,7 @@ WARM_UP = 200
 def build_model(bos_id: int, eos_id: int) -> LlamaForCausalLM:
     config = LlamaConfig(**SHAPE, bos_token_id=bos_id, eos_token_id=eos_id, attn_implementation="sdpa")
     model = LlamaForCausalLM(config)
-    model.generation_config.pad_token_id = eos_id
+    model.generation_config = GenerationConfig(bos_token_id=bos_id, eos_token_id=eos_id, pad_token_id=eos_id)
     return model
 
 
@@ -157,7 +157,7 @@ def main() -> None:
         model.zero_grad()
         losses.append(loss.detach())
         if step % 500 == 0 or step in marks or step == args.steps:
-            row = [step, step * args.batch * BLOCK, f"{time.perf_counter() - started:.0f}"]
+            row = [step, step * args.batch * BLOCK, f"{time.perf_counter() - started:.1f}"]
             row.append(f"{torch.stack(losses).mean().item():.4f}")
             losses.clear()
             if step in marks:
