@@ -1,0 +1,113 @@
+"""What only a GPU can show: run on demand with ``pytest -m gpu``."""
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from support.tiny_models import tiny_model
+
+from scarprune.cut.prune import prune_model
+from scarprune.evaluate.masks import masked
+from scarprune.evaluate.perplexity import perplexity
+from scarprune.plan.plan import make_plan
+from scarprune.profile import run as run_module
+from scarprune.profile.run import profile_model
+from scarprune.scores.core import core
+from scarprune.text.blocks import Blocks
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+@pytest.fixture(scope="module")
+def blocks():
+    ids = np.random.default_rng(0).integers(3, 96, size=(16, 24))
+    return Blocks(ids=ids, lengths=np.full(16, 24), bytes=None, protocol="tokens", source="test")
+
+
+def compare(found, expected, rtol):
+    assert found.tensors.keys() == expected.tensors.keys()
+    for key, array in expected.tensors.items():
+        scale = np.abs(array).max()
+        np.testing.assert_allclose(found.tensors[key], array, rtol=rtol, atol=rtol * scale * 0.1, err_msg=key)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "phi3", "gemma2", "gpt_neox"])
+def test_cuda_float32_equals_the_cpu(family, blocks):
+    on_cpu = profile_model(tiny_model(family), blocks, labels="data")
+    on_gpu = profile_model(tiny_model(family).cuda(), blocks, labels="data")
+    for site in on_cpu.sites:
+        for name in ("sum_q2", "sum_u2", "block_G2", "groups_q2", "conn"):
+            a, b = on_cpu.get(site.name, name), on_gpu.get(site.name, name)
+            np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5 * np.abs(a).max(), err_msg=name)
+
+
+def test_compiled_sums_equal_plain_ones(blocks):
+    plain = profile_model(tiny_model("llama").cuda(), blocks, compiled=False, labels="both", batch=4)
+    fused = profile_model(tiny_model("llama").cuda(), blocks, compiled=True, labels="both", batch=4)
+    compare(fused, plain, 1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_the_ranking(dtype, blocks):
+    exact = profile_model(tiny_model("llama"), blocks)
+    half = profile_model(tiny_model("llama").to(dtype).cuda(), blocks)
+    for site in exact.sites:
+        a, b = (p.get(site.name, "sum_q2").sum(0) for p in (exact, half))
+        assert scipy.stats.spearmanr(a, b).statistic > 0.98
+
+
+def test_bfloat16_core_equals_float32_core_within_rounding(blocks):
+    exact = core(profile_model(tiny_model("llama").cuda(), blocks), rho=0.15)
+    half = core(profile_model(tiny_model("llama").bfloat16().cuda(), blocks), rho=0.15)
+    swapped = sum(len(set(exact[name]) - set(half[name])) for name in exact)
+    assert swapped <= 2
+
+
+def test_out_of_memory_halves_the_batch(blocks, monkeypatch, capsys):
+    """A real refusal of the allocator, in the middle of a batch, leaves the sums as they were."""
+    model = tiny_model("llama").cuda()
+    whole = profile_model(model, blocks, batch=2)
+    original = run_module._Run._batch
+
+    def hungry(self, observer, kinds, rows):
+        original(self, observer, kinds, rows)
+        if len(rows) > 2:
+            torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
+
+    monkeypatch.setattr(run_module._Run, "_batch", hungry)
+    halved = profile_model(model, blocks)
+    assert "Out of memory: going on with 2 blocks at once" in capsys.readouterr().err
+    compare(halved, whole, 1e-4)
+
+
+def test_masked_equals_cut_on_the_gpu(blocks):
+    model = tiny_model("llama").cuda()
+    plan = make_plan(profile_model(model, blocks), "loss_proxy", sparsity=0.5)
+    with masked(model, plan):
+        before = perplexity(model, blocks).nats_per_token
+    prune_model(model, plan)
+    assert perplexity(model, blocks).nats_per_token == pytest.approx(before, rel=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_weights_on_two_devices_give_the_same_sums(blocks):
+    from accelerate import dispatch_model
+
+    whole = profile_model(tiny_model("llama").cuda(), blocks, labels="both", batch=4)
+    model = tiny_model("llama")
+    device_map = {
+        "model.embed_tokens": 0,
+        "model.layers.0": 0,
+        "model.layers.1": 1,
+        "model.norm": 1,
+        "model.rotary_emb": 0,
+        "lm_head": 1,
+    }
+    split = profile_model(dispatch_model(model, device_map=device_map), blocks, labels="both", batch=4)
+    compare(split, whole, 1e-4)
+    plan = make_plan(whole, "loss_proxy", sparsity=0.5)
+    with masked(model, plan):
+        assert perplexity(model, blocks).perplexity > 0
