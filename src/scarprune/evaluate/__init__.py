@@ -1,0 +1,1 @@
+"""What a model's loss is: dense, masked or cut."""
