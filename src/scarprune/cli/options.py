@@ -78,21 +78,21 @@ reading: Decorator = _all(
     click.option("--field", default="text", show_default=True, help="Field of a row that holds the text."),
 )
 
+batch = click.option(
+    "--batch", type=AUTO_OR_NUMBER, default="auto", show_default=True, help="Blocks at once; auto: what fits."
+)
+
 measuring: Decorator = _all(
-    click.option("--blocks", default=128, show_default=True, help="Blocks of text to measure on."),
-    click.option(
-        "--batch",
-        type=AUTO_OR_NUMBER,
-        default="auto",
-        show_default=True,
-        help="Blocks at once; auto: what fits.",
-    ),
+    click.option("--blocks", type=int, help="Blocks of text to measure on [default: 128]."), batch
+)
+
+labels: Decorator = _all(
     click.option(
         "--labels",
         default="data",
         show_default=True,
         metavar="data|model|both",
-        help="Whose targets: the text's or the model's own.",
+        help="Whose targets: the text's, or drawn from the model itself.",
     ),
     click.option(
         "--redundancy/--no-redundancy",

@@ -1,6 +1,11 @@
 """Numbers as people read them; a display never rounds to 0 or 100% what is neither."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scarprune.evaluate.perplexity import Perplexity
+    from scarprune.stats.summary import Spread
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -12,6 +17,13 @@ def percent(share: float, digits: int = 1) -> str:
     if share < 1 and float(shown) == 100:
         return f">{100 - least:.{digits}f}%"
     return f"{shown}%"
+
+
+def median_and_range(shares: "Spread") -> str:
+    """``19.9% (median; 6.7% to 74.9%)``."""
+    if shares.median is None or shares.min is None or shares.max is None:
+        return "no known share"
+    return f"{percent(shares.median)} (median; {percent(shares.min)} to {percent(shares.max)})"
 
 
 def size(count: int) -> str:
@@ -55,3 +67,17 @@ def duration(seconds: float) -> str:
 def _range(numbers: Mapping[str, int]) -> str:
     low, high = min(numbers.values()), max(numbers.values())
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def perplexity_row(name: str, result: "Perplexity") -> tuple[str, str, str, str]:
+    """One evaluation as a row: name, perplexity, nats per token with its error, bits per byte."""
+    bits = "" if result.bits_per_byte is None else f"{result.bits_per_byte:.4f}"
+    nats = with_error(result.nats_per_token, result.standard_error, 4)
+    return name, shorten(result.perplexity), nats, bits
+
+
+def shorten(value: float) -> str:
+    """A perplexity: ``30.49``, ``1,234``, ``2.2e+05``."""
+    if value >= 1e5:
+        return f"{value:.1e}"
+    return f"{value:,.0f}" if value >= 1e3 else f"{value:.2f}"

@@ -1,0 +1,1 @@
+"""The README's story: one call per stage, and the whole of it."""

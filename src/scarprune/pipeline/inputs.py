@@ -1,0 +1,84 @@
+"""What every stage is told: how to load, read, measure and plan."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from scarprune.models.load import load_model
+from scarprune.text.blocks import DEFAULT_COUNT, Blocks, read_blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How a model is loaded; the fields are those of ``load_model``."""
+
+    dtype: str = "auto"
+    device: str = "auto"
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    def load(self, source: str) -> tuple[Any, Any | None]:
+        """The model and its tokenizer, where it has one."""
+        return load_model(
+            source,
+            self.dtype,
+            self.device,
+            revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How text becomes blocks; the fields are those of ``read_blocks``."""
+
+    length: int = 512
+    seed: int = 0
+    protocol: str = "packed"
+    bos: bool | None = None
+    field: str = "text"
+
+    def blocks(
+        self,
+        source: str,
+        tokenizer: Any | None,
+        count: int | None = DEFAULT_COUNT,
+        skip: Blocks | None = None,
+    ) -> Blocks:
+        """The blocks of one text; ``count`` None takes all of them."""
+        return read_blocks(
+            source,
+            tokenizer,
+            count,
+            self.length,
+            self.seed,
+            self.protocol,  # type: ignore[arg-type]  # read_blocks refuses what is no protocol
+            bos=self.bos,
+            field=self.field,
+            skip=skip,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """How a model is profiled; ``blocks`` None is the default number, or all of a file of token ids."""
+
+    blocks: int | None = None
+    batch: int | str = "auto"
+    labels: str = "data"
+    redundancy: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """How the channels that stay are chosen; the fields are those of ``make_plan``."""
+
+    score: str = "scar_prot"
+    protect: str | None = None
+    multiple_of: int | str = "auto"
+    allocation: str = "uniform"
+    cap: float = 0.7
+
+
+def judged(source: str) -> str:
+    """``demo`` where a command judges: the shipped evaluation text."""
+    return "demo:evaluation" if source == "demo" else source

@@ -1,0 +1,158 @@
+"""Single stages from files to files: what ``profile``, ``eval`` and ``cut`` do."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scarprune.artifacts import partial_path, refuse_existing
+from scarprune.evaluate.masks import masked
+from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
+from scarprune.models.find import find_sites
+from scarprune.models.fingerprint import fingerprint_model
+from scarprune.pipeline.inputs import Loading, Measuring, Reading, judged
+from scarprune.plan.plan import Plan, load_plan
+from scarprune.profile.run import profile_model
+from scarprune.profile.sums import Profile
+from scarprune.runtime.progress import remark
+from scarprune.runtime.provenance import provenance
+from scarprune.scores.core import profile_core
+from scarprune.stats.concentration import share
+from scarprune.text.blocks import DEFAULT_COUNT, Blocks
+
+BETTER_TEXT = "Measuring on the built-in text; text like what the model will be used for is better (--text)."
+
+
+def profile(
+    source: str,
+    text: str | None,
+    out: Path,
+    *,
+    loading: Loading = Loading(),
+    reading: Reading = Reading(),
+    measuring: Measuring = Measuring(),
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Profile:
+    """Measure a model on ``text`` (None: the shipped calibration text) and write the profile to ``out``.
+
+    The state of an unfinished run lies in ``OUT.partial``; with ``resume`` the run goes on from it.
+    """
+    refuse_existing(out, overwrite)
+    state = partial_path(out)
+    if state.exists() and not resume:
+        remark(f"Beginning again; {state} of an interrupted run is dropped (--resume would go on from it).")
+        state.unlink()
+    if text is None:
+        remark(BETTER_TEXT)
+    model, tokenizer = loading.load(source)
+    blocks = reading.blocks(text or "demo", tokenizer, count_of(measuring.blocks))
+    measured = measure(model, blocks, measuring, seed=reading.seed, state=state)
+    measured.save(out, overwrite=overwrite)
+    return measured
+
+
+def measure(
+    model: Any, blocks: Blocks, measuring: Measuring, *, seed: int, state: Path | None = None
+) -> Profile:
+    """``profile_model`` as ``measuring`` says."""
+    return profile_model(
+        model,
+        blocks,
+        batch=measuring.batch,  # type: ignore[arg-type]  # profile_model refuses what it does not know
+        labels=measuring.labels,  # type: ignore[arg-type]
+        redundancy=measuring.redundancy,
+        resume=state,
+        seed=seed,
+    )
+
+
+def core_shares(profile: Profile) -> dict[str, float | None]:
+    """Per site, the share of the loss proxy that its core holds; None where there is no loss to share."""
+    labels = "data" if "data" in profile.labels else "model"
+    totals = profile.total("sum_q2", labels=labels)
+    cores = profile_core(profile)
+    return {site: share(totals[site], cores[site]) for site in totals}
+
+
+def count_of(blocks: int | None) -> int:
+    """A number of blocks to measure on, or the default one where none was asked for."""
+    return DEFAULT_COUNT if blocks is None else blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Perplexity of a model on a text; with a plan, of the model without the channels that it removes.
+
+    Attributes:
+        result: of the model, masked where there is a plan.
+        dense: of the whole model on the same blocks; None without a plan.
+        blocks: what was read.
+        facts: provenance of the JSON.
+    """
+
+    result: Perplexity
+    dense: Perplexity | None
+    blocks: Blocks
+    facts: dict[str, Any]
+
+    @property
+    def excess(self) -> tuple[float, float | None] | None:
+        """ln(perplexity masked / dense) in nats with its paired standard error; None without a plan."""
+        return None if self.dense is None else excess(self.dense, self.result)
+
+    def as_json(self) -> dict[str, Any]:
+        """Keys of an evaluation; with a plan also ``dense``, ``excess_nats``, ``excess_standard_error``."""
+        document = {"provenance": self.facts, **self.result.as_json(), "text": describe(self.blocks)}
+        if self.dense is not None and self.excess is not None:
+            nats, error = self.excess
+            document |= {"dense": self.dense.as_json(), "excess_nats": nats, "excess_standard_error": error}
+        return document
+
+
+def evaluate(
+    source: str,
+    text: str,
+    *,
+    plan: Path | None = None,
+    loading: Loading = Loading(),
+    reading: Reading = Reading(),
+    blocks: int | None = None,
+    batch: int | str = "auto",
+) -> Evaluation:
+    """Perplexity of a model on every block of ``text`` (or on ``blocks`` of them), whole or under a plan."""
+    chosen: Plan | None = None if plan is None else load_plan(plan)
+    model, tokenizer = loading.load(source)
+    fingerprint = fingerprint_model(model)
+    if chosen is not None:
+        chosen.check(find_sites(model), fingerprint)
+    read = reading.blocks(judged(text), tokenizer, blocks)
+    first = perplexity(model, read, batch=batch)
+    facts = {**describe_model(model, source), "seed": reading.seed}
+    if chosen is None:
+        return Evaluation(first, None, read, provenance(**facts))
+    with masked(model, chosen):
+        second = perplexity(model, read, batch=batch)
+    return Evaluation(second, first, read, provenance(**facts, plan=str(plan)))
+
+
+def describe(blocks: Blocks) -> dict[str, Any]:
+    """What a JSON result says of the text it was measured on."""
+    return {
+        "source": blocks.source,
+        "protocol": blocks.protocol,
+        "blocks": len(blocks),
+        "length": int(blocks.lengths.max(initial=0)),
+        "seed": blocks.seed,
+        "bos": blocks.bos,
+        "fingerprint": blocks.fingerprint,
+    }
+
+
+def describe_model(model: Any, source: str) -> dict[str, Any]:
+    """What a JSON result says of the model it was measured on."""
+    return {
+        "model": source,
+        "fingerprint": fingerprint_model(model),
+        "device": str(next(model.parameters()).device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }

@@ -1,0 +1,118 @@
+"""Which text ``prune`` measures on and which it judges on, and how much the two have in common."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from scarprune.errors import ScarpruneError, TextError
+from scarprune.pipeline.inputs import Reading, judged
+from scarprune.profile.sums import Profile
+from scarprune.runtime.progress import remark
+from scarprune.text.blocks import DEFAULT_COUNT, Blocks
+from scarprune.text.draw import spread
+from scarprune.text.overlap import overlap
+
+MOST_UNUSED = 64
+_FEW = 8
+_WORTH_SAYING = 0.01
+_NAME_ONE = "Name a text to judge on with --eval."
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What a prune reads.
+
+    Attributes:
+        calibration: what the profile is measured on; None where the text of a given profile is not at hand.
+        evaluation: what the dense and the pruned model are judged on.
+        overlap: share of the evaluation's 13-grams of tokens that calibration holds; None where unknown.
+    """
+
+    calibration: Blocks | None
+    evaluation: Blocks
+    overlap: float | None
+
+
+def read_texts(
+    tokenizer: Any | None,
+    reading: Reading,
+    *,
+    text: str | None,
+    evaluation: str | None,
+    profile: Profile | None,
+    count: int = DEFAULT_COUNT,
+) -> Texts:
+    """Calibration and evaluation blocks, checked against each other.
+
+    Args:
+        tokenizer: the model's.
+        reading: how text becomes blocks.
+        text: what to measure on; None is the shipped calibration text, or what ``profile`` was measured on.
+        evaluation: what to judge on; None takes up to 64 blocks that calibration did not use.
+        profile: where measuring is already done.
+        count: blocks to measure on.
+
+    Raises:
+        TextError: unreadable or too short; nothing left to judge on.
+    """
+    if profile is None:
+        calibration: Blocks | None = reading.blocks(text or "demo", tokenizer, count)
+    else:
+        reading = _as_measured(profile, reading)
+        calibration = _measured_on(profile, tokenizer, reading)
+    if evaluation is not None:
+        chosen = reading.blocks(judged(evaluation), tokenizer, None)
+    else:
+        chosen = _unused(text, calibration, tokenizer, reading)
+    shared = None if calibration is None else overlap(calibration, chosen)
+    if shared is not None and shared >= _WORTH_SAYING:
+        remark(
+            f"{shared:.1%} of the evaluation text (13-grams of tokens) is in the calibration text too: "
+            "the perplexities below are kinder than on new text."
+        )
+    return Texts(calibration, chosen, shared)
+
+
+def _as_measured(profile: Profile, reading: Reading) -> Reading:
+    """How the (first) text of ``profile`` was read."""
+    entry = profile.header["text"][0]
+    if entry["protocol"] == "tokens":
+        return reading
+    bos = None if entry["protocol"] == "contiguous" else bool(entry["bos"])
+    return replace(
+        reading,
+        length=int(entry["length"]),
+        seed=int(entry["seed"]),
+        protocol=str(entry["protocol"]),
+        bos=bos,
+    )
+
+
+def _measured_on(profile: Profile, tokenizer: Any | None, reading: Reading) -> Blocks | None:
+    """The blocks that ``profile`` was measured on, where they can still be read."""
+    first, *others = profile.header["text"]
+    if others:
+        return None
+    try:
+        again = reading.blocks(str(first["source"]), tokenizer, int(first["blocks"]))
+    except (ScarpruneError, KeyError, TypeError, ValueError):
+        return None
+    return again if again.fingerprint == first.get("fingerprint") else None
+
+
+def _unused(text: str | None, calibration: Blocks | None, tokenizer: Any | None, reading: Reading) -> Blocks:
+    """Up to 64 blocks, spread over the text, that calibration did not use."""
+    if calibration is None and text is None:
+        raise TextError("The text that the profile was measured on cannot be read again.", hint=_NAME_ONE)
+    source = text or (calibration.source if calibration is not None else "")
+    try:
+        rest = reading.blocks(source, tokenizer, None, skip=calibration)
+    except TextError as error:
+        if calibration is None or source != calibration.source:
+            raise
+        raise TextError(
+            f"Measuring takes all {len(calibration)} blocks of {source}; none is left to judge on.",
+            hint="Name a text to judge on with --eval, or measure on fewer --blocks.",
+        ) from error
+    if len(rest) < _FEW:
+        remark(f"Only {len(rest)} blocks are left to judge on: the perplexities are rough. {_NAME_ONE}")
+    return rest if len(rest) <= MOST_UNUSED else rest.take(spread(len(rest), MOST_UNUSED, reading.seed))
