@@ -1,0 +1,1 @@
+"""One file per kin of architectures: declarations alone, found by their being here."""

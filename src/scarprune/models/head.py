@@ -1,0 +1,104 @@
+"""From token ids to final hidden states, and from those to logits, a few tokens at a time."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from scarprune.models.family import known_family, read, text_config
+
+_PROBE_TOKENS = 6
+_ROUNDINGS = 16  # how many of its dtype's roundings the stock logits may be away, of their largest
+
+
+@dataclass(frozen=True)
+class Head:
+    """The end of a causal language model.
+
+    Attributes:
+        model: the whole model.
+        chunked: whether logits of single tokens follow from hidden states. Where the architecture is
+            unknown and they do not, ``hidden`` is the logits and ``logits`` passes them through.
+        scale: factor of the linear head's output.
+        softcap: c of c * tanh(logits / c), or None.
+    """
+
+    model: nn.Module
+    chunked: bool = True
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def hidden(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Final normed hidden states [B, T, D] of ``input_ids`` [B, T], on the model's device."""
+        ids = input_ids.to(_input_device(self.model))
+        if not self.chunked:
+            return self.model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]
+        base: Any = self.model.base_model
+        return base(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """float32 logits [..., V] of hidden states [..., D]; differentiable."""
+        if not self.chunked:
+            return hidden.float()
+        linear: nn.Module = self.model.get_output_embeddings()  # type: ignore[operator]
+        logits = linear(hidden.to(_device_of(linear, hidden))).float() * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+
+def find_head(model: nn.Module) -> Head:
+    """The head of ``model``, checked once against the model's own logits of a few tokens."""
+    config: Any = getattr(model, "config", None)
+    family = known_family(config)
+    text = text_config(config)
+    scale, softcap = 1.0, None
+    if family is not None:
+        scale *= _number(text, family.logit_scale_key) or 1.0
+        scale /= _number(text, family.logit_divisor_key) or 1.0
+        softcap = _number(text, family.softcap_key)
+    head = Head(model, scale=scale, softcap=softcap)
+    return head if _agrees(head) else Head(model, chunked=False)
+
+
+def _number(config: Any, key: str | None) -> float | None:
+    value = None if key is None else read(config, key)
+    return float(value) if isinstance(value, int | float) else None
+
+
+@torch.no_grad()
+def _agrees(head: Head) -> bool:
+    """Whether base model and head make the model's own logits, as far as rounding lets one see."""
+    model: Any = head.model
+    base, linear = getattr(model, "base_model", model), model.get_output_embeddings()
+    if base is model or linear is None:
+        return False
+    captured: list[Any] = []
+    handle = base.register_forward_hook(lambda module, args, output: captured.append(output))
+    rows = int(model.get_input_embeddings().num_embeddings)
+    ids = (torch.arange(_PROBE_TOKENS) * 7919 % rows)[None]
+    try:
+        expected = model(input_ids=ids.to(_input_device(model)), use_cache=False).logits
+    finally:
+        handle.remove()
+    # OPT's causal model calls the decoder inside its base model, past the hook.
+    output = captured[0] if captured else base(input_ids=ids.to(_input_device(model)), use_cache=False)
+    hidden = getattr(output, "last_hidden_state", None)
+    if hidden is None or hidden.shape[:2] != ids.shape:
+        return False
+    found = head.logits(hidden)
+    if found.shape != expected.shape:
+        return False
+    allowed = _ROUNDINGS * torch.finfo(expected.dtype).eps * expected.abs().max().float()
+    return bool((found.to(expected.device) - expected.float()).abs().max() <= allowed)
+
+
+def _input_device(model: nn.Module) -> torch.device:
+    """Where ids go in; accelerate moves them on from the CPU where the embedding is offloaded."""
+    embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
+    device: torch.device = embedding.weight.device
+    return torch.device("cpu") if device.type == "meta" else device
+
+
+def _device_of(module: nn.Module, otherwise: torch.Tensor) -> torch.device:
+    device = next((parameter.device for parameter in module.parameters()), otherwise.device)
+    return otherwise.device if device.type == "meta" else device
