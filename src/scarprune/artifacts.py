@@ -34,14 +34,15 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except SafetensorError as error:  # safetensors wraps the operating system's error in its own
-        raise ArtifactError(f"{path} could not be written: {error}.") from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+    except (SafetensorError, OSError) as error:
+        # safetensors wraps the operating system's error in its own and keeps the number in the text alone.
+        full = f"os error {errno.ENOSPC}" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
+        if full:
             raise ArtifactError(
                 f"The disk is full: {path} could not be written.", hint="Free some space and run again."
             ) from error
-        raise ArtifactError(f"{path} could not be written: {error.strerror or error}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ArtifactError(f"{path} could not be written: {reason}.") from error
 
 
 @contextlib.contextmanager
@@ -61,7 +62,8 @@ def atomic_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong before is what the user must read
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -78,13 +80,24 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(growing, ignore_errors=True)
             growing.mkdir(parents=True)
             yield growing
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.exists():
-                path.unlink()
-            os.replace(growing, path)
+            _replace_folder(growing, path)
     finally:
         shutil.rmtree(growing, ignore_errors=True)
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Put ``new`` where ``path`` is; what was there goes last, and comes back where that fails."""
+    if not path.exists():
+        os.replace(new, path)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    os.replace(path, old)
+    try:
+        os.replace(new, path)
+    except BaseException:
+        os.replace(old, path)
+        raise
+    shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def dump_json(kind: str, payload: Mapping[str, Any]) -> str:
@@ -126,7 +139,7 @@ def check_kind(path: Path, kind: str, document: Mapping[str, Any]) -> None:
     found, version = document.get("format"), document.get("version")
     if found != f"scarprune.{kind}":
         raise ArtifactError(f"{path} is not a scarprune.{kind} file: its format is {found!r}.")
-    if not isinstance(version, int) or version < 1:
+    if type(version) is not int or version < 1:
         raise ArtifactError(f"{path} has no usable version number: {version!r}.")
     if version > VERSION:
         raise ArtifactError(

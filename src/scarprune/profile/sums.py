@@ -10,6 +10,7 @@ import numpy as np
 from scarprune.artifacts import read_tensors, write_tensors
 from scarprune.errors import ArgumentError, ArtifactError
 from scarprune.models.site import Site
+from scarprune.profile.header import check_header, read_sites
 
 BANDS = ((0, 1), (1, 4), (4, None))  # positions {0}, {1, 2, 3}, {4 ..}
 ALL_BANDS = (0, 1, 2)
@@ -27,6 +28,11 @@ LABELLED = frozenset(BANDED_LABELLED + BLOCK_LABELLED + GROUP_LABELLED)
 DOUBLE = frozenset({"sum_q", "sum_q2", "sum_u2"})
 # Pure functions of the weights: they survive "+"; everything else that is not a sum does not.
 WEIGHT_NORMS = ("gate_norm2", "up_norm2", "down_norm2", "down_norm1")
+
+# Made from weights, core and text together: [m] each, dropped by "+", as the indices are.
+OF_CORE_AND_INPUT = ("wanda_gate", "wanda_up", "conn", "red/top5", "red/top5_unsigned", "red/mean")
+INDICES = ("support", "red/core")
+SIGNED = frozenset({"sum_u", "sum_s", "sum_q", "sum_us2", "block_GS", "groups_G"})
 
 _KIND = "profile"
 
@@ -179,35 +185,47 @@ def load_profile(path: str | Path) -> Profile:
     path = Path(path)
     header, tensors = read_tensors(path, _KIND)
     try:
-        sites = [Site(**{**entry, "projections": ()}) for entry in header.pop("sites")]
-        profile = Profile(sites=sites, header=header, tensors=tensors)
-        _check(profile)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise ArtifactError(f"{path} is damaged: its header describes no profile ({error!r}).") from error
+        profile = Profile(sites=read_sites(header.pop("sites")), header=header, tensors=tensors)
+        check_header(header, bands=len(BANDS), groups=GROUPS)
+        _check_tensors(profile)
+    except KeyError as error:
+        raise ArtifactError(f"{path} is damaged: it has no {error}.") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path} is damaged: {error}.") from error
     return profile
 
 
-def _check(profile: Profile) -> None:
-    """Raise ValueError or KeyError where shapes and counts do not fit each other."""
-    widths = {site.name: site.width for site in profile.sites}
-    if not widths or len(widths) != len(profile.sites):
-        raise ValueError("no sites, or two of one name")
-    counts = profile.header["counts"]
-    if len(counts["targets"]) != len(BANDS) or len(counts["positions"]) != len(BANDS):
-        raise ValueError("counts of positions")
-    if len(profile.header["groups"]) != GROUPS or profile.targets() <= 0:
-        raise ValueError("counts of groups")
-    shapes = expected_shapes()
-    for site in profile.sites:
-        for kind in profile.labels:
-            profile.get(site.name, "sum_q2", kind)
+def _check_tensors(profile: Profile) -> None:
+    """Raise ValueError or KeyError where a tensor is missing, or does not fit its site."""
+    sites = {site.name: site for site in profile.sites}
+    for name in sites:
+        for labels in profile.labels:
+            if (key := profile._key(name, "sum_q2", labels)) not in profile.tensors:
+                raise KeyError(key)
     for key, array in profile.tensors.items():
         site_name, _, name = key.partition("/")
-        if site_name not in widths:
+        if site_name not in sites:
             raise ValueError(f"{key} belongs to no site")
-        leading = shapes.get(name.removeprefix("model/"))
-        if leading is not None and array.shape != (*leading, widths[site_name]):
-            raise ValueError(f"{key} has shape {array.shape}")
+        _check_tensor(key, name.removeprefix("model/"), array, sites[site_name])
+
+
+def _check_tensor(key: str, name: str, array: np.ndarray, site: Site) -> None:
+    if name in INDICES:
+        count = site.hidden if name == "support" else site.width
+        if array.ndim != 1 or array.dtype != np.int64 or not _ascend(array, count):
+            raise ValueError(f"{key} is no list of ascending indices below {count}")
+        return
+    shapes = expected_shapes()
+    if name in shapes or name.startswith("block_"):
+        if array.dtype.kind != "f" or array.shape != (*shapes.get(name, ()), site.width):
+            raise ValueError(f"{key} is {array.dtype} {array.shape}")
+        if name not in SIGNED and array.min() < 0:
+            raise ValueError(f"{key} holds {array.min()}, which no sum of its kind can be")
+
+
+def _ascend(indices: np.ndarray, count: int) -> bool:
+    inside = len(indices) > 0 and indices[0] >= 0 and indices[-1] < count
+    return bool(inside and (np.diff(indices) > 0).all())
 
 
 def expected_shapes() -> dict[str, tuple[int, ...]]:
@@ -216,7 +234,7 @@ def expected_shapes() -> dict[str, tuple[int, ...]]:
     return (
         shapes
         | dict.fromkeys(BANDED + BANDED_LABELLED, (len(BANDS),))
-        | dict.fromkeys(BLOCK_LABELLED + WEIGHT_NORMS, ())
+        | dict.fromkeys(BLOCK_LABELLED + WEIGHT_NORMS + OF_CORE_AND_INPUT, ())
         | dict.fromkeys(GROUP_LABELLED, (GROUPS,))
         | dict.fromkeys(GROUP, (ACTIVATION_GROUPS,))
     )
