@@ -80,12 +80,12 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(growing, ignore_errors=True)
             growing.mkdir(parents=True)
             yield growing
-            _replace_folder(growing, path)
+            replace_folder(growing, path)
     finally:
         shutil.rmtree(growing, ignore_errors=True)
 
 
-def _replace_folder(new: Path, path: Path) -> None:
+def replace_folder(new: Path, path: Path) -> None:
     """Put ``new`` where ``path`` is; what was there goes last, and comes back where that fails."""
     if not path.exists():
         os.replace(new, path)
