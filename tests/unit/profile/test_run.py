@@ -50,16 +50,16 @@ def test_sums_equal_plain_autograd_in_float64(family, ids):
     assert profile.group_targets.tolist() == [22, 11, 11, 6, 6, 11, 11, 11]
 
 
-def test_sums_of_a_float64_model_are_exact(ids):
-    model = tiny_model("llama").double()
+def test_sums_of_a_float64_model_differ_by_the_float32_of_its_logits_alone(ids):
+    model = tiny_model("gpt2").double()
     profile = profile_model(model, blocks_of(ids), batch=4)
     sites = find_sites(model)
     pairs = [u_and_s(model, sites, row)[0] for row in ids]
     groups = np.arange(9) * 8 // 9
     for site in sites:
         expected = sums_of_blocks([pair[site.name] for pair in pairs], groups)
-        np.testing.assert_allclose(profile.get(site.name, "sum_q2"), expected["sum_q2"], rtol=1e-6)
-        np.testing.assert_allclose(profile.get(site.name, "sum_q"), expected["sum_q"], rtol=1e-6, atol=1e-9)
+        for name in ("sum_q2", "sum_q"):
+            close(profile.get(site.name, name), expected[name], 2e-6)
 
 
 def test_gradients_are_the_slope_of_the_loss(ids):
@@ -78,7 +78,7 @@ def test_gradients_are_the_slope_of_the_loss(ids):
         return torch.nn.functional.cross_entropy(logits, torch.as_tensor(ids[0, 1:]), reduction="sum").item()
 
     slope = (loss(1 + 1e-5) - loss(1 - 1e-5)) / 2e-5
-    assert profile.get(site.name, "sum_q").sum(0)[5] == pytest.approx(slope, rel=1e-6)
+    assert profile.get(site.name, "sum_q").sum(0)[5] == pytest.approx(slope, rel=1e-5)
 
 
 def test_model_labels_are_the_sampled_tokens(ids):
