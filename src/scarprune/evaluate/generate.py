@@ -15,6 +15,8 @@ def continuation(model: Any, tokenizer: Any, prompt: str, tokens: int = 40) -> s
     if tokenizer.bos_token_id is not None:
         ids = [tokenizer.bos_token_id, *ids]
     device = model.get_input_embeddings().weight.device
+    if device.type == "meta":  # offloaded by accelerate, which takes ids from the CPU
+        device = torch.device("cpu")
     said: list[int] = []
     past = None
     with torch.no_grad():
