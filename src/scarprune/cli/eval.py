@@ -53,17 +53,14 @@ def command(
 
 
 def _show(console: "Console", evaluation: "Evaluation") -> None:
-    from scarprune.cli.answer import facts, table
-    from scarprune.cli.words import perplexity_row, with_error
+    from scarprune.cli import show
+    from scarprune.cli.answer import facts
+    from scarprune.cli.words import with_error
 
-    blocks, judged = evaluation.blocks, evaluation.result
-    console.print(
-        f"{blocks.source}: {judged.tokens:,} predicted tokens in {len(blocks)} blocks, {blocks.protocol}\n"
-    )
-    columns = ("", "perplexity", "nats per token", "bits per byte")
+    console.print(f"{show.text(evaluation.blocks)}\n")
     if evaluation.dense is None or evaluation.excess is None:
-        console.print(table(columns, [perplexity_row("model", judged)]))
+        console.print(show.perplexities({"model": evaluation.result}))
         return
-    rows = [perplexity_row("dense", evaluation.dense), perplexity_row("under the plan", judged)]
-    console.print(table(columns, rows))
+    console.print(show.perplexities({"dense": evaluation.dense, "under the plan": evaluation.result}))
+    console.print()
     console.print(facts([("excess", f"{with_error(*evaluation.excess)} nats (paired over blocks)")]))

@@ -22,6 +22,7 @@ _KINDS = {
 @click.command("families")
 @options.overwrite
 @options.json
+@options.quiet
 def command(overwrite: bool, json_file: str | None) -> None:
     """List the architectures, and whether a smaller checkpoint of each can be saved."""
     from scarprune.cli.answer import Answer

@@ -28,9 +28,7 @@ class _Commands(click.Group):
         return command
 
 
-@click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+@click.group(cls=_Commands, context_settings={"max_content_width": 100})
 @click.version_option(__version__, "--version", message="scarprune %(version)s")
 def app() -> None:
     """Shows which feed-forward channels a language model's loss hangs on, and cuts the others out.

@@ -49,6 +49,8 @@ def pick(kind: type[Value], options: dict[str, Any]) -> Value:
 
 model = click.argument("model")
 
+device = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto.")
+
 loading: Decorator = _all(
     click.option(
         "--dtype",
@@ -57,7 +59,7 @@ loading: Decorator = _all(
         metavar="float32|bfloat16|float16|auto",
         help="Of computing; auto is the checkpoint's on a GPU, float32 on a CPU where it fits.",
     ),
-    click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto."),
+    device,
     click.option("--revision", help="Branch, tag or commit of a hub model."),
     click.option("--trust-remote-code", is_flag=True, help="Let a checkpoint run its own Python code."),
 )
@@ -128,10 +130,13 @@ sparsity = click.option(
     "--sparsity", type=float, required=True, help="Fraction of channels to remove, 0 to 1."
 )
 
-save_dtype = click.option(
-    "--save-dtype",
-    metavar="float32|bfloat16|float16",
-    help="Of the saved tensors [default: as in the source; bfloat16 for a .gguf].",
+saving: Decorator = _all(
+    click.option(
+        "--save-dtype",
+        metavar="float32|bfloat16|float16",
+        help="Of the saved tensors [default: as in the source; bfloat16 for a .gguf].",
+    ),
+    click.option("--pad", is_flag=True, help="Store sites of different widths with channels of zeros."),
 )
 
 

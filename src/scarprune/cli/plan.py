@@ -45,19 +45,7 @@ def command(
 
 
 def _show(console: "Console", plan: "Plan", out: Path) -> None:
+    from scarprune.cli import show
     from scarprune.cli.answer import facts
-    from scarprune.cli.words import percent, widths
 
-    console.print(
-        facts(
-            [
-                ("score", plan.score + (", core protected" if plan.protect == "core" else "")),
-                (
-                    "sparsity",
-                    f"{percent(plan.achieved_sparsity)} of all channels (asked: {percent(plan.sparsity)})",
-                ),
-                ("width", widths({site.name: site.width for site in plan.sites}, plan.widths)),
-                ("written", str(out)),
-            ]
-        )
-    )
+    console.print(facts([*show.plan(plan), ("written", str(out))]))

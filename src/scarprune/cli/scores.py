@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 
 @click.command("scores")
-@options.json
 @options.overwrite
-def command(json_file: str | None, overwrite: bool) -> None:
+@options.json
+@options.quiet
+def command(overwrite: bool, json_file: str | None) -> None:
     """List the scores: name, formula, unit, source, what they need."""
     from scarprune.cli.answer import Answer
     from scarprune.scores.score import scores

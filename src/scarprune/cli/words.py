@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from scarprune.evaluate.perplexity import Perplexity
     from scarprune.stats.summary import Spread
 
 
@@ -64,16 +63,14 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def bar(share: float, width: int) -> str:
+    """A bar of ``share`` of ``width`` characters, at least one where there is anything."""
+    return "█" * max(1 if share > 0 else 0, round(share * width))
+
+
 def _range(numbers: Mapping[str, int]) -> str:
     low, high = min(numbers.values()), max(numbers.values())
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def perplexity_row(name: str, result: "Perplexity") -> tuple[str, str, str, str]:
-    """One evaluation as a row: name, perplexity, nats per token with its error, bits per byte."""
-    bits = "" if result.bits_per_byte is None else f"{result.bits_per_byte:.4f}"
-    nats = with_error(result.nats_per_token, result.standard_error, 4)
-    return name, shorten(result.perplexity), nats, bits
 
 
 def shorten(value: float) -> str:

@@ -1,10 +1,14 @@
 """What every stage is told: how to load, read, measure and plan."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from scarprune.models.load import load_model
+from scarprune.profile.run import Labels
 from scarprune.text.blocks import DEFAULT_COUNT, Blocks, read_blocks
+from scarprune.text.protocol import Protocol
+
+Batch = int | Literal["auto"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class Reading:
 
     length: int = 512
     seed: int = 0
-    protocol: str = "packed"
+    protocol: Protocol = "packed"
     bos: bool | None = None
     field: str = "text"
 
@@ -51,7 +55,7 @@ class Reading:
             count,
             self.length,
             self.seed,
-            self.protocol,  # type: ignore[arg-type]  # read_blocks refuses what is no protocol
+            self.protocol,
             bos=self.bos,
             field=self.field,
             skip=skip,
@@ -63,8 +67,8 @@ class Measuring:
     """How a model is profiled; ``blocks`` None is the default number, or all of a file of token ids."""
 
     blocks: int | None = None
-    batch: int | str = "auto"
-    labels: str = "data"
+    batch: Batch = "auto"
+    labels: Labels = "data"
     redundancy: bool = True
 
 
@@ -73,8 +77,8 @@ class Planning:
     """How the channels that stay are chosen; the fields are those of ``make_plan``."""
 
     score: str = "scar_prot"
-    protect: str | None = None
-    multiple_of: int | str = "auto"
+    protect: Literal["core"] | None = None
+    multiple_of: int | Literal["auto"] = "auto"
     allocation: str = "uniform"
     cap: float = 0.7
 

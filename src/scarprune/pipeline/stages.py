@@ -9,7 +9,7 @@ from scarprune.evaluate.masks import masked
 from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
 from scarprune.models.find import find_sites
 from scarprune.models.fingerprint import fingerprint_model
-from scarprune.pipeline.inputs import Loading, Measuring, Reading, judged
+from scarprune.pipeline.inputs import Batch, Loading, Measuring, Reading, judged
 from scarprune.plan.plan import Plan, load_plan
 from scarprune.profile.run import profile_model
 from scarprune.profile.sums import Profile
@@ -58,8 +58,8 @@ def measure(
     return profile_model(
         model,
         blocks,
-        batch=measuring.batch,  # type: ignore[arg-type]  # profile_model refuses what it does not know
-        labels=measuring.labels,  # type: ignore[arg-type]
+        batch=measuring.batch,
+        labels=measuring.labels,
         redundancy=measuring.redundancy,
         resume=state,
         seed=seed,
@@ -117,7 +117,7 @@ def evaluate(
     loading: Loading = Loading(),
     reading: Reading = Reading(),
     blocks: int | None = None,
-    batch: int | str = "auto",
+    batch: Batch = "auto",
 ) -> Evaluation:
     """Perplexity of a model on every block of ``text`` (or on ``blocks`` of them), whole or under a plan."""
     chosen: Plan | None = None if plan is None else load_plan(plan)

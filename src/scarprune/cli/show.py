@@ -1,0 +1,57 @@
+"""Pieces of answers that several commands show."""
+
+from collections.abc import Mapping
+
+from rich.table import Table
+
+from scarprune.cli.answer import table
+from scarprune.cli.words import change, parameters, percent, shorten, size, widths, with_error
+from scarprune.cut.report import CutReport
+from scarprune.evaluate.perplexity import Perplexity
+from scarprune.plan.plan import Plan
+from scarprune.text.blocks import Blocks
+
+
+def sizes(report: CutReport) -> Table:
+    """Parameters and bytes before and after a cut."""
+    rows = (
+        ("parameters", parameters, report.parameters_before, report.parameters_after),
+        ("weights", size, report.bytes_before, report.bytes_after),
+    )
+    shown = [(name, word(before), word(after), change(before, after)) for name, word, before, after in rows]
+    return table(("", "before", "after", ""), shown)
+
+
+def verified(report: CutReport) -> str:
+    """What the reload of a cut checkpoint showed."""
+    if report.max_logit_difference is None:
+        return "every tensor equals its slice of the source, bit for bit"
+    return (
+        "reloaded by stock transformers in a fresh process; logits within "
+        f"{report.max_logit_difference:.1e} of the masked dense model's"
+    )
+
+
+def plan(plan: Plan) -> list[tuple[str, str]]:
+    """Facts of a plan."""
+    return [
+        ("score", plan.score + (", core protected" if plan.protect == "core" else "")),
+        ("sparsity", f"{percent(plan.achieved_sparsity)} of all channels (asked: {percent(plan.sparsity)})"),
+        ("width", widths({site.name: site.width for site in plan.sites}, plan.widths)),
+    ]
+
+
+def text(blocks: Blocks) -> str:
+    """What was judged on."""
+    shape = f"{len(blocks)} blocks of up to {int(blocks.lengths.max())} tokens, {blocks.protocol}"
+    return f"{blocks.source}: {blocks.targets:,} predicted tokens in {shape}"
+
+
+def perplexities(results: Mapping[str, Perplexity]) -> Table:
+    """One evaluation a row."""
+    rows = []
+    for name, result in results.items():
+        bits = "" if result.bits_per_byte is None else f"{result.bits_per_byte:.4f}"
+        nats = with_error(result.nats_per_token, result.standard_error, 4)
+        rows.append((name, shorten(result.perplexity), nats, bits))
+    return table(("", "perplexity", "nats per token", "bits per byte"), rows)

@@ -1,0 +1,258 @@
+"""The main job in one call: profile, plan, cut, save, verify, perplexity before and after."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scarprune.artifacts import partial_path, refuse_existing, replace_folder
+from scarprune.cut.card import Quality, write_card
+from scarprune.cut.report import CutReport
+from scarprune.errors import ArtifactError
+from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
+from scarprune.models.find import find_sites
+from scarprune.models.fingerprint import fingerprint_model
+from scarprune.models.site import Site
+from scarprune.pipeline.checkpoint import cut_and_verify
+from scarprune.pipeline.inputs import Loading, Measuring, Planning, Reading
+from scarprune.pipeline.stages import BETTER_TEXT, count_of, describe, describe_model, measure
+from scarprune.pipeline.texts import Texts, read_texts
+from scarprune.plan.plan import Plan, make_plan
+from scarprune.profile.run import Labels
+from scarprune.profile.sums import Profile, load_profile
+from scarprune.runtime.progress import remark
+from scarprune.runtime.provenance import provenance
+from scarprune.scores.score import find_score
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What came of a prune.
+
+    Attributes:
+        out: the folder of the smaller checkpoint.
+        plan: what was cut.
+        report: sizes, and how the reloaded checkpoint compares with the masked dense model.
+        dense: of the whole model on the evaluation text.
+        pruned: of the smaller one on the same blocks.
+        texts: what was measured and judged on.
+        facts: provenance of the JSON.
+    """
+
+    out: Path
+    plan: Plan
+    report: CutReport
+    dense: Perplexity
+    pruned: Perplexity
+    texts: Texts
+    facts: dict[str, Any]
+
+    @property
+    def excess(self) -> tuple[float, float | None]:
+        """ln(perplexity pruned / dense) in nats, and its standard error paired over blocks."""
+        return excess(self.dense, self.pruned)
+
+    def as_json(self) -> dict[str, Any]:
+        """The keys of ``prune --json``."""
+        nats, error = self.excess
+        calibration = self.texts.calibration
+        return {
+            "provenance": self.facts,
+            "out": str(self.out),
+            "dense": self.dense.as_json(),
+            "pruned": self.pruned.as_json(),
+            "excess_nats": nats,
+            "excess_standard_error": error,
+            **self.report.as_json(),
+            "verified": True,
+            "score": self.plan.score,
+            "sparsity": self.plan.sparsity,
+            "calibration": None if calibration is None else describe(calibration),
+            "evaluation": describe(self.texts.evaluation),
+            "overlap": self.texts.overlap,
+        }
+
+
+def prune(
+    source: str,
+    out: Path,
+    sparsity: float,
+    *,
+    text: str | None = None,
+    profile: Path | None = None,
+    evaluation: str | None = None,
+    loading: Loading = Loading(),
+    reading: Reading = Reading(),
+    measuring: Measuring = Measuring(),
+    planning: Planning = Planning(),
+    save_dtype: str | None = None,
+    pad: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Pruned:
+    """Make a smaller checkpoint of a model, and say honestly what that cost.
+
+    Args:
+        source: a folder, a hub id, a ``.gguf`` file or ``demo``.
+        out: the folder to write; it appears whole, after verification.
+        sparsity: fraction of the channels to remove, in [0, 1).
+        text: what to measure on; None is the shipped calibration text.
+        profile: a profile of the same weights, where measuring is already done.
+        evaluation: what to judge on; None takes up to 64 blocks of the text that calibration did not use.
+        loading: how the model is loaded.
+        reading: how text becomes blocks.
+        measuring: how it is profiled; labels and redundancy follow from what the score needs.
+        planning: how the channels that stay are chosen.
+        save_dtype: of the saved tensors; None as in the source, bfloat16 for a ``.gguf`` file.
+        pad: whether sites of different widths are stored with channels of zeros.
+        resume: go on from what an interrupted run left in ``OUT.partial``.
+        overwrite: replace ``out`` where it is there.
+    """
+    refuse_existing(out, overwrite)
+    measuring = _as_needed(measuring, planning.score)
+    given = None if profile is None else load_profile(profile)
+    with _workshop(out, resume) as work:
+        model, tokenizer = loading.load(source)
+        _rehearse(find_sites(model), sparsity, planning)
+        if given is not None:
+            _check_weights(given, model, profile)
+        elif text is None:
+            remark(BETTER_TEXT)
+        texts = read_texts(
+            tokenizer,
+            reading,
+            text=text,
+            evaluation=evaluation,
+            profile=given,
+            count=count_of(measuring.blocks),
+        )
+        measured = given or _measure(model, texts, measuring, reading.seed, work)
+        plan = _plan(measured, sparsity, planning, reading.seed)
+        dense = perplexity(model, texts.evaluation, batch=measuring.batch)
+        facts = provenance(**describe_model(model, source), seed=reading.seed)
+        folder = work / "model"
+        report = cut_and_verify(
+            model,
+            tokenizer,
+            source,
+            plan,
+            folder,
+            ids=texts.evaluation.ids[0, : texts.evaluation.lengths[0]],
+            save_dtype=save_dtype,
+            pad=pad,
+            loading=loading,
+        )
+        pruned = perplexity(model, texts.evaluation, batch=measuring.batch)
+        result = Pruned(out, plan, report, dense, pruned, texts, facts)
+        write_card(folder, out.name, source, plan, report, _quality(result))
+        replace_folder(folder, out)
+    return result
+
+
+def _as_needed(measuring: Measuring, score: str) -> Measuring:
+    """Labels and the second pass as the score needs them.
+
+    Raises:
+        ArgumentError: no such score; said before anything is loaded.
+    """
+    chosen = find_score(score)
+    labels: Labels = "both" if chosen.labels == "model" else "data"
+    return replace(measuring, labels=labels, redundancy=any(name.startswith("red/") for name in chosen.needs))
+
+
+@contextlib.contextmanager
+def _workshop(out: Path, resume: bool) -> Iterator[Path]:
+    """The folder ``OUT.partial``; it goes when the block ends well, else a profile that was begun stays."""
+    work = partial_path(out)
+    if work.exists() and not resume:
+        remark(f"Beginning again; {work} of an interrupted run is dropped (--resume would go on from it).")
+        shutil.rmtree(work)
+    elif resume and not work.exists():
+        remark(f"There is no {work} to go on from; beginning at the beginning.")
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        yield work
+    except BaseException:
+        for leftover in work.iterdir():
+            if leftover not in _resumable(work):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        if not any(work.iterdir()):
+            work.rmdir()
+        raise
+    shutil.rmtree(work)
+
+
+def _resumable(work: Path) -> tuple[Path, Path]:
+    """Where the state of the measuring is kept, and its result."""
+    return work / "profile.state", work / "profile.safetensors"
+
+
+def _rehearse(sites: Sequence[Site], sparsity: float, planning: Planning) -> None:
+    """Make the plan from a profile of zeros: what is wrong with the numbers shows before the long work.
+
+    Raises:
+        PlanError: an option that cannot be, or a sparsity that does not leave the core.
+    """
+    blank = Profile(
+        sites=list(sites),
+        header={"fingerprint": "", "labels": ["data"]},
+        tensors={f"{site.name}/sum_q2": np.zeros((3, site.width)) for site in sites},
+    )
+    protect = "core" if find_score(planning.score).keeps_core else planning.protect
+    _plan(blank, sparsity, replace(planning, score="random", protect=protect), seed=0)
+
+
+def _plan(profile: Profile, sparsity: float, planning: Planning, seed: int) -> Plan:
+    return make_plan(
+        profile,
+        planning.score,
+        sparsity,
+        protect=planning.protect,
+        multiple_of=planning.multiple_of,
+        allocation=planning.allocation,
+        cap=planning.cap,
+        seed=seed,
+    )
+
+
+def _check_weights(profile: Profile, model: Any, path: Path | None) -> None:
+    found = fingerprint_model(model)
+    if profile.fingerprint != found:
+        raise ArtifactError(
+            f"{path} was measured on other weights: {profile.fingerprint[:16]}, not {found[:16]}.",
+            hint="Profile this model, or leave out --profile.",
+        )
+
+
+def _measure(model: Any, texts: Texts, measuring: Measuring, seed: int, work: Path) -> Profile:
+    """The profile that an interrupted run finished, or a new one, kept in case the rest fails."""
+    assert texts.calibration is not None
+    state, finished = _resumable(work)
+    if finished.exists():
+        kept = load_profile(finished)
+        alike = kept.header["text"][0].get("fingerprint") == texts.calibration.fingerprint
+        enough = set(kept.labels) >= ({"data", "model"} if measuring.labels == "both" else {"data"})
+        has_red = kept.has("red/top5") or not measuring.redundancy
+        if kept.fingerprint == fingerprint_model(model) and alike and enough and has_red:
+            return kept
+        raise ArtifactError(
+            f"{finished} belongs to another measurement.", hint="Run without --resume to begin again."
+        )
+    measured = measure(model, texts.calibration, measuring, seed=seed, state=state)
+    measured.save(finished)
+    return measured
+
+
+def _quality(result: Pruned) -> Quality:
+    nats, error = result.excess
+    return Quality(
+        dense=result.dense.as_json(),
+        pruned=result.pruned.as_json(),
+        text=result.texts.evaluation.source,
+        excess_nats=nats,
+        excess_standard_error=error,
+    )
