@@ -1,14 +1,11 @@
 """How long a saved profile of an 8B model takes to load, to score and to plan: prints a table, writes JSON.
 
-    python benchmarks/scores.py [--sites 32] [--width 14336] [--record benchmarks/records/scores_cpu_8b.json]
+    python benchmarks/scores.py [--sites 32] [--width 14336] [--record scores_cpu_8b]
 
 The numbers in the profile are random; the tensors are those a profile with both kinds of labels holds.
 """
 
 import argparse
-import datetime
-import json
-import platform
 import resource
 import tempfile
 import time
@@ -17,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from record import write_record
 from scarprune.models.site import Site
 from scarprune.plan.plan import load_plan, make_plan
 from scarprune.profile import sums
 from scarprune.profile.sums import Profile, load_profile
-from scarprune.runtime.provenance import versions
 from scarprune.scores.core import core
 from scarprune.scores.score import score, scores
 
@@ -85,18 +82,11 @@ def measure(count: int, width: int) -> tuple[dict[str, dict[str, float]], int]:
         return rows, path.stat().st_size
 
 
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sites", type=int, default=32)
     parser.add_argument("--width", type=int, default=14336)
-    parser.add_argument("--record", type=Path, default=Path("benchmarks/records/scores_cpu_8b.json"))
+    parser.add_argument("--record", default="scores_cpu_8b", help="name of the record")
     options = parser.parse_args()
     rows, size = measure(options.sites, options.width)
     limits = {"load the profile": LOAD_LIMIT_S} | {n: SCORE_LIMIT_S for n in rows if n.startswith("score ")}
@@ -107,20 +97,14 @@ def main() -> None:
         mark = "" if limit is None or row["median_s"] < limit else "  TOO SLOW"
         shown = "" if limit is None else f"{1000 * limit:.0f}"
         print(f"{name:32}{1000 * row['median_s']:10.1f}{1000 * row['max_s']:10.1f}{shown:>10}{mark}")
-    record = {
-        "what": f"load, score and plan from a saved profile of {options.sites} sites x {options.width}",
-        "device": processor(),
-        "tokens_per_second": None,
-        "share_of_ceiling": None,
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-        "versions": {"python": platform.python_version(), **versions()},
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "profile_bytes": size,
-        "rows": rows,
-    }
-    options.record.parent.mkdir(parents=True, exist_ok=True)
-    options.record.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"Written to {options.record}.")
+    path = write_record(
+        options.record,
+        what=f"load, score and plan from a saved profile of {options.sites} sites x {options.width}",
+        peak_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        profile_bytes=size,
+        rows=rows,
+    )
+    print(f"Written to {path}.")
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ def test_width_rule(m, sparsity, multiple_of, width):
         ([40], 0.5, 4),  # 20: 8 would give 24
         ([40, 1024], 0.5, 4),  # one multiple for all sites
         ([11008], 0.2, 128),  # 8807 -> 8832
+        ([100], 0.01, 128),  # 99 -> 100, all there are: one of at most one
     ],
 )
 def test_auto_is_the_largest_power_of_two_within_one_percent(widths, sparsity, multiple):

@@ -6,7 +6,7 @@ from scarprune.stats.summary import spread, standard_error
 
 
 def test_spread_leaves_out_what_could_not_be_computed():
-    assert spread([3.0, None, 1.0, 8.0, 4.0]).as_json() == {"median": 3.5, "min": 1.0, "max": 8.0}
+    assert spread([3.0, None, 0.0, 8.0, 4.0]).as_json() == {"median": 3.5, "min": 0.0, "max": 8.0}
 
 
 def test_spread_of_nothing_is_null():
