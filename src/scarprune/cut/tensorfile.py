@@ -1,4 +1,4 @@
-"""Safetensors files as bytes: where each tensor lies, pieces of what a cut keeps of it, and a writer.
+"""Safetensors files as bytes: pieces of what a cut keeps of a tensor, and the header of the file they go to.
 
 No tensor is ever held whole and no dtype needs to be known to NumPy: bfloat16 is two bytes like any other.
 Format: 8 bytes little-endian length, a JSON header, then the data without holes
@@ -6,9 +6,8 @@ Format: 8 bytes little-endian length, a JSON header, then the data without holes
 """
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -17,75 +16,10 @@ import numpy as np
 
 from scarprune.cut.slice import Selection
 from scarprune.errors import ArtifactError
+from scarprune.models.checkpoint import ITEM_BYTES, Stored
 
-ITEM_BYTES = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
-    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
-    **dict.fromkeys(("U32", "I32", "F32"), 4),
-    **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
-}
 _WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
-_PIECE_BYTES = 8 << 20
-_LARGEST_HEADER_BYTES = 100_000_000  # what the safetensors library itself accepts
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """One tensor in a file: ``start`` is counted from the file's beginning, in bytes."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    path: Path
-    start: int
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes the tensor takes."""
-        return self.items * ITEM_BYTES[self.dtype]
-
-    @property
-    def items(self) -> int:
-        """How many numbers the tensor holds."""
-        return math.prod(self.shape)
-
-
-def read_header(path: Path) -> tuple[list[Stored], dict[str, str]]:
-    """The tensors of a file in the order of their bytes, and the file's metadata.
-
-    Raises:
-        ArtifactError: missing, truncated, or no safetensors file.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(size - 8, _LARGEST_HEADER_BYTES):
-                raise ArtifactError(f"{path} is truncated or not a safetensors file.")
-            header = json.loads(file.read(length))
-        metadata = header.pop("__metadata__", None) or {}
-        spans = sorted(
-            (int(entry["data_offsets"][0]), int(entry["data_offsets"][1]), name)
-            for name, entry in header.items()
-        )
-        shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
-        dtypes = {name: str(entry["dtype"]) for name, entry in header.items()}
-    except FileNotFoundError as error:
-        raise ArtifactError(f"There is no file {path}.") from error
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise ArtifactError(f"{path} is damaged or not a safetensors file: {error}.") from error
-    tensors, end = [], 8 + length
-    for start, stop, name in spans:
-        if dtypes[name] not in ITEM_BYTES:
-            raise ArtifactError(f"{path} stores {name} as {dtypes[name]}, which scarprune does not know.")
-        tensor = Stored(name, dtypes[name], shapes[name], path, end)
-        end += tensor.nbytes
-        if (8 + length + start, 8 + length + stop) != (tensor.start, end) or min(shapes[name], default=0) < 0:
-            raise ArtifactError(f"{path} is damaged: the bytes of {name} are not where its shape says.")
-        tensors.append(tensor)
-    if end != size:
-        raise ArtifactError(f"{path} is truncated or damaged: it has {size} bytes and should have {end}.")
-    return tensors, metadata
+_PIECE_BYTES = 4 << 20
 
 
 def write_header(

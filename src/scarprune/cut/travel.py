@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from scarprune.artifacts import partial_path
-from scarprune.errors import ArgumentError, ArtifactError
+from scarprune.errors import ArgumentError
+from scarprune.models.checkpoint import CONFIG
 
-CARD, CONFIG, PLAN = "README.md", "config.json", "scarprune-plan.json"
+CARD, PLAN = "README.md", "scarprune-plan.json"
 _WEIGHTS = frozenset(
     {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".onnx_data"}
     | {".ot", ".tflite", ".npz", ".mlmodel"}
@@ -63,24 +64,6 @@ def copy_companions(source: Path, out: Path, *, code: bool = False) -> None:
         target = out / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / relative, target)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The ``config.json`` of a model folder, keys in their order.
-
-    Raises:
-        ArtifactError: missing, or no JSON object.
-    """
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{folder} is no model folder: it has no {CONFIG}.") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} is not a readable JSON file: {error}.") from error
-    if not isinstance(config, dict):
-        raise ArtifactError(f"{path} holds no JSON object.")
-    return config
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:

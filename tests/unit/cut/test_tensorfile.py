@@ -11,8 +11,9 @@ from safetensors.numpy import load_file, save_file
 
 from scarprune.cut import tensorfile
 from scarprune.cut.slice import Selection
-from scarprune.cut.tensorfile import pieces, read_header, write_header
+from scarprune.cut.tensorfile import pieces, write_header
 from scarprune.errors import ArtifactError
+from scarprune.models.checkpoint import read_header
 
 
 def write(path: Path, header: dict[str, object], data: bytes) -> Path:
@@ -87,38 +88,6 @@ def test_pieces_of_any_size_are_the_slice(
         (tensor,) = read_header(path)[0]
         found = [piece.ravel() for piece in pieces(file, tensor, selection)]
     assert np.concatenate([*found, np.empty(0, np.uint16)]).tolist() == expected.ravel().tolist()
-
-
-@pytest.mark.parametrize(
-    ("header", "data", "message"),
-    [
-        ({"a": entry(0, 4)}, b"\0\0", "truncated or damaged"),
-        ({"a": entry(0, 4)}, b"\0\0\0\0\0", "truncated or damaged"),
-        ({"a": entry(0, 4), "b": entry(2, 6)}, b"\0" * 6, "bytes of b are not where"),
-        ({"a": entry(0, 4, shape=(3,))}, b"\0" * 4, "bytes of a are not where"),
-        ({"a": entry(0, 4, shape=(-2, -1))}, b"\0" * 4, "bytes of a are not where"),
-        ({"a": entry(0, 4, dtype="F4")}, b"\0" * 4, "stores a as F4"),
-        ({"a": 7}, b"", "not a safetensors file"),
-        ({"a": entry()}, b"", "not a safetensors file"),
-    ],
-)
-def test_damaged_files_are_refused(
-    tmp_path: Path, header: dict[str, object], data: bytes, message: str
-) -> None:
-    with pytest.raises(ArtifactError, match=message):
-        read_header(write(tmp_path / "bad", header, data))
-
-
-@pytest.mark.parametrize("content", [b"", b"1234", b"\xff" * 16, (4).to_bytes(8, "little") + b"{{{{"])
-def test_files_that_are_no_safetensors_are_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "bad").write_bytes(content)
-    with pytest.raises(ArtifactError, match="not a safetensors file"):
-        read_header(tmp_path / "bad")
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"There is no file .*gone"):
-        read_header(tmp_path / "gone")
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,170 @@
+"""Cutting a model in memory: the same modules with smaller matrices."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from scarprune.cut.dtypes import saved_dtypes
+from scarprune.cut.report import CutReport
+from scarprune.cut.slice import Selection, selections
+from scarprune.cut.width import padding, stored_width
+from scarprune.errors import ArgumentError, PlanError, UnsupportedModelError
+from scarprune.models.family import known_family, read, text_config
+from scarprune.models.find import find_sites
+from scarprune.models.fingerprint import fingerprint_model
+from scarprune.models.site import Site
+from scarprune.models.supports import refuse_cut
+from scarprune.plan.plan import Plan
+
+COMPENSATIONS = ("none",)
+# What configs and feed-forward modules call the intermediate size.
+_WIDTH_NAMES = ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner", "d_ff", "inner_dim", "d_inner")
+# Linear and Conv1D: attribute that holds the size of a weight's dimension, for each dimension.
+_SIZES = {"in_features": 1, "out_features": 0, "nx": 0, "nf": 1}
+
+
+def prune_model(model: nn.Module, plan: Plan, compensate: str = "none", *, pad: bool = False) -> CutReport:
+    """Cut ``plan``'s channels out of ``model``, in place; afterwards it is an ordinary smaller model.
+
+    Rows of gate and up go (weights and biases), and columns of down; the config's own name for the width is
+    set. Nothing is changed where an error is raised.
+
+    Args:
+        model: in any dtype, on any devices, but not offloaded.
+        plan: made for its weights.
+        compensate: how the rest makes up for what goes; only ``none`` so far.
+        pad: where widths differ by site, give all the widest, the others filled up with zero channels.
+
+    Raises:
+        ArgumentError: an unknown compensation.
+        PlanError: the plan is for other weights, or its widths differ and ``pad`` is false.
+        UnsupportedModelError: the architecture, or how its weights are stored, cannot be cut.
+    """
+    if compensate not in COMPENSATIONS:
+        raise ArgumentError(
+            f"There is no compensation {compensate!r}.", hint=f"There is: {', '.join(COMPENSATIONS)}."
+        )
+    refuse_cut(model)
+    sites = find_sites(model)
+    _refuse_offloaded(model, sites)
+    plan.check(sites, fingerprint_model(model))
+    width = stored_width(plan, pad)
+    key = _width_key(model, sites)
+    for site in sites:
+        for module, parameter, selection in selections(site, plan.keep[site.name], width):
+            _cut(model.get_submodule(module), parameter, selection)
+        _tell(model.get_submodule(site.name.rpartition(".")[0]), site.width, width)
+    if width != sites[0].width:
+        for config in _text_configs(model):
+            setattr(config, key, width)
+    return report_of(model, plan)
+
+
+def report_of(model: Any, plan: Plan, save_dtype: str | None = None) -> CutReport:
+    """What cutting ``plan`` out of ``model`` did; the model is cut already.
+
+    Args:
+        model: after ``prune_model``.
+        plan: what was cut.
+        save_dtype: of the saved tensors; the source's own where None.
+
+    Raises:
+        PlanError: the model's sites are not those that the plan leaves.
+    """
+    width = stored_width(plan, pad=True)
+    before = {planned.name: planned.width for planned in plan.sites}
+    dtypes = saved_dtypes(model, save_dtype)
+    parameters = dict(model.named_parameters())  # tied ones once
+    numbers = sum(tensor.numel() for tensor in parameters.values())
+    size = sum(tensor.numel() * dtypes[name].itemsize for name, tensor in parameters.items())
+    gone = gone_bytes = 0
+    sites = find_sites(model)
+    for site in sites:
+        if site.width != width or site.name not in before:
+            raise PlanError(
+                f"{site.name} has {site.width} channels, not {width}: it was not cut by this plan.",
+                hint="Call prune_model(model, plan) first.",
+            )
+        for name, dim in _channelled(site):
+            if name in parameters:
+                lost = parameters[name].numel() // parameters[name].shape[dim]
+                lost *= (before[site.name] - width) * (parameters[name].shape[dim] // width)
+                gone, gone_bytes = gone + lost, gone_bytes + lost * dtypes[name].itemsize
+    return CutReport(
+        widths=dict.fromkeys(plan.keep, width),
+        parameters_before=numbers + gone,
+        parameters_after=numbers,
+        bytes_before=size + gone_bytes,
+        bytes_after=size,
+        achieved_sparsity=plan.achieved_sparsity,
+        padding=padding(plan, width),
+    )
+
+
+def _channelled(site: Site) -> Iterator[tuple[str, int]]:
+    """Name and channels' dimension of every parameter of ``site`` that has one, each once."""
+    for module, parameter, selection in selections(site, np.arange(site.width)):
+        yield f"{module}.{parameter}", selection.dim
+
+
+def _cut(module: nn.Module, parameter: str, selection: Selection) -> None:
+    old = getattr(module, parameter, None)
+    if old is None or selection.whole:
+        return
+    setattr(module, parameter, nn.Parameter(select(old.data, selection), requires_grad=old.requires_grad))
+    if parameter == "weight":
+        for attribute, dim in _SIZES.items():
+            if dim == selection.dim and hasattr(module, attribute):
+                setattr(module, attribute, len(selection.index))
+
+
+def select(tensor: torch.Tensor, selection: Selection) -> torch.Tensor:
+    """What stays of ``tensor``, as a copy on its device."""
+    index = torch.from_numpy(np.maximum(selection.index, 0)).to(tensor.device)
+    kept = tensor.index_select(selection.dim, index)
+    padding = np.flatnonzero(selection.index < 0)
+    if len(padding):
+        kept.index_fill_(selection.dim, torch.from_numpy(padding).to(tensor.device), 0)
+    return kept
+
+
+def _tell(ffn: nn.Module, before: int, width: int) -> None:
+    """Bring the sizes up to date that a feed-forward module remembers for itself."""
+    for name in _WIDTH_NAMES:
+        if vars(ffn).get(name) == before:
+            setattr(ffn, name, width)
+
+
+def _width_key(model: Any, sites: list[Site]) -> str:
+    """The config's name for the width: the family's, or of an unknown architecture the one that fits."""
+    family = known_family(model.config)
+    if family is not None:
+        return family.width_key
+    config = text_config(model.config)
+    for key in _WIDTH_NAMES:
+        if {read(config, key)} == {site.width for site in sites}:
+            return key
+    raise UnsupportedModelError(
+        f"The config of {type(model).__name__} does not name the feed-forward width.",
+        hint="The plan can be used as masks.",
+    )
+
+
+def _text_configs(model: Any) -> Iterator[Any]:
+    """Every object that describes the language model: modules may hold copies of the model's own."""
+    own = text_config(model.config)
+    found = [own, *(getattr(module, "config", None) for module in model.modules())]
+    yield from {id(config): config for config in found if type(config) is type(own)}.values()
+
+
+def _refuse_offloaded(model: nn.Module, sites: list[Site]) -> None:
+    for site in sites:
+        for projection in site.projections:
+            if any(tensor.is_meta for tensor in model.get_submodule(projection.module).parameters()):
+                raise UnsupportedModelError(
+                    f"The weights of {projection.module} are offloaded, so they cannot be cut in memory.",
+                    hint="Cut the model's folder instead: scarprune cut MODEL PLAN OUT.",
+                )

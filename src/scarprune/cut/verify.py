@@ -1,0 +1,149 @@
+"""Proof that a checkpoint holds what the plan says, before anyone hears of success.
+
+Two independent ways: every stored tensor against its slice of the source, bit for bit; and logits of stock
+transformers in a fresh process against those of the dense model with the removed channels at zero.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scarprune.errors import ArtifactError, NumericsError
+from scarprune.plan.plan import Plan
+from scarprune.runtime.child import Child, ChildError
+
+RELOAD = Path(__file__).with_name("reload.py")
+LONGEST_BLOCK = 128
+TOLERANCE = 1e-4  # of the largest absolute logit: float32 sums in another order stay two decimals below it
+
+
+def stock_process() -> Child:
+    """A fresh process with stock transformers; several verifications can share it."""
+    return Child(RELOAD)
+
+
+def probe_ids(config: Mapping[str, Any]) -> np.ndarray:
+    """int64 [T]: token ids to verify with where no text is at hand, the same for every run."""
+    text = config.get("text_config") or config
+    lengths = (text.get(key) for key in ("max_position_embeddings", "n_positions", "max_seq_len"))
+    length = min([LONGEST_BLOCK, *(n for n in lengths if isinstance(n, int) and n > 0)])
+    return np.random.default_rng(0).integers(0, int(text["vocab_size"]), length)
+
+
+def reference_logits(model: Any, plan: Plan, ids: np.ndarray) -> np.ndarray:
+    """float32 [T, V]: logits of the dense ``model`` with the removed channels at zero.
+
+    Narrower weights are computed with in float32, one module at a time, so that no second model is needed.
+
+    Args:
+        model: not yet cut.
+        plan: for it.
+        ids: int64 [T], at most 128 of them are read.
+    """
+    import torch
+
+    from scarprune.cut.reload import in_float32
+    from scarprune.evaluate.masks import masked
+
+    device = model.get_input_embeddings().weight.device
+    block = torch.as_tensor(ids[:LONGEST_BLOCK], device=device)[None]
+    with torch.no_grad(), masked(model, plan), in_float32(model):
+        logits: np.ndarray = model(input_ids=block, use_cache=False).logits[0].float().cpu().numpy()
+    return logits
+
+
+def verify_reload(
+    folder: Path,
+    reference: np.ndarray,
+    ids: np.ndarray,
+    *,
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    child: Child | None = None,
+) -> float:
+    """Load ``folder`` by stock transformers in a fresh process and compare its logits with ``reference``.
+
+    Args:
+        folder: the smaller checkpoint.
+        reference: float32 [T, V], of the masked dense model.
+        ids: int64 [T], what the reference was computed on.
+        dtype: what the reference's weights were loaded in; computing is in float32 in any case.
+        trust_remote_code: as for loading the source.
+        child: a process to use instead of a fresh one.
+
+    Returns:
+        The largest absolute difference of any logit.
+
+    Raises:
+        NumericsError: it exceeds 1e-4 of the largest absolute logit, or a logit is not finite.
+        ArtifactError: stock transformers cannot load the checkpoint.
+    """
+    found = _stock_logits(folder, ids, child, dtype=dtype, trust_remote_code=trust_remote_code)
+    if found.shape != reference.shape:
+        raise NumericsError(f"Logits of the reloaded model are {found.shape}, not {reference.shape}.")
+    difference, scale = float(np.abs(found - reference).max()), float(np.abs(reference).max())
+    if not np.isfinite(difference) or difference > TOLERANCE * scale:
+        raise NumericsError(
+            f"The reloaded model differs from the masked dense one: its logits by up to {difference:.3g}, "
+            f"where {TOLERANCE * scale:.3g} is allowed.",
+            hint="The output was not kept.",
+        )
+    return difference
+
+
+def source_logits(
+    source: Path,
+    plan: Plan,
+    ids: np.ndarray,
+    *,
+    trust_remote_code: bool = False,
+    child: Child | None = None,
+) -> np.ndarray:
+    """float32 [T, V]: as ``reference_logits``, of a folder, computed in a fresh process."""
+    keep = {site.name: [site.width, site.keep.tolist()] for site in plan.sites}
+    return _stock_logits(source, ids, child, keep=keep, trust_remote_code=trust_remote_code)
+
+
+def _stock_logits(folder: Path, ids: np.ndarray, child: Child | None, **request: Any) -> np.ndarray:
+    with tempfile.TemporaryDirectory() as scratch, _child(child) as process:
+        out = Path(scratch, "logits.npy")
+        with stock_errors(folder):
+            block = ids[:LONGEST_BLOCK].tolist()
+            process.ask(do="logits", folder=str(folder.absolute()), ids=block, out=str(out), **request)
+        logits: np.ndarray = np.load(out, allow_pickle=False)
+    return logits
+
+
+@contextlib.contextmanager
+def stock_errors(folder: str | Path) -> Iterator[None]:
+    """What a child says of ``folder`` as an error of ours."""
+    try:
+        yield
+    except ChildError as error:
+        raise ArtifactError(f"Stock transformers could not load and run {folder}: {error}.") from error
+
+
+@contextlib.contextmanager
+def _child(given: Child | None) -> Iterator[Child]:
+    if given is not None:
+        yield given
+        return
+    with stock_process() as fresh:
+        yield fresh
+
+
+def verify_shapes(
+    found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]], folder: Path
+) -> None:
+    """Raise NumericsError unless the model of ``folder``'s config has the shapes that were written."""
+    for name, shape in expected.items():
+        if name not in found:
+            raise NumericsError(f"The model that {folder}'s config describes has no {name}.")
+        if list(found[name]) != list(shape):
+            raise NumericsError(
+                f"{folder}'s config gives {name} the shape {list(found[name])}, not {list(shape)} as written."
+            )
