@@ -2,8 +2,8 @@
 
     python benchmarks/agreement.py MODEL CALIBRATION.npy EVALUATION.npy [--exact-blocks 4] [--out FOLDER]
 
-The independent route is plain autograd with retained gradients, in float64, one block at a time, and
-stock transformers' own loss; it shares no code with scarprune. ``benchmarks/make_blocks.py`` makes the
+The independent route is plain autograd with retained gradients, one block at a time, in float32 and in
+float64, and stock transformers' own loss; it shares no code with scarprune. ``benchmarks/make_blocks.py`` makes the
 token blocks of the protocol that docs/results.md states.
 """
 
@@ -35,9 +35,9 @@ SCORES = (
 SPARSITIES = (0.2, 0.5, 0.7)
 
 
-def brute_force_loss_proxy(model, names, ids) -> dict[str, np.ndarray]:
-    """1/2 * mean over targets of (u s)^2 for every channel: float64, nothing shared with scarprune."""
-    model = copy.deepcopy(model).double()
+def brute_force_loss_proxy(model, names, ids, dtype) -> dict[str, np.ndarray]:
+    """1/2 * mean over targets of (u s)^2 for every channel: nothing shared with scarprune."""
+    model = copy.deepcopy(model).to(dtype)
     total = dict.fromkeys(names, 0.0)
     for row in ids:
         kept = {}
@@ -57,7 +57,7 @@ def brute_force_loss_proxy(model, names, ids) -> dict[str, np.ndarray]:
             handle.remove()
         for name, module in modules.items():
             u = kept[module]
-            total[name] = total[name] + (u.detach() * u.grad)[0].square().sum(0).cpu().numpy()
+            total[name] = total[name] + (u.detach() * u.grad)[0].double().square().sum(0).cpu().numpy()
     targets = len(ids) * (ids.shape[1] - 1)
     return {name: 0.5 * value / targets for name, value in total.items()}
 
@@ -108,15 +108,17 @@ def main() -> None:
     few = calibration.take(np.arange(arguments.exact_blocks))
     profile = sp.profile_model(model, few, redundancy=False)
     found = sp.score(profile, "loss_proxy")
-    exact = brute_force_loss_proxy(model, list(found), few.ids)
-    errors = np.concatenate([np.abs(found[name] / exact[name] - 1) for name in found])
-    totals = [abs(found[name].sum() / exact[name].sum() - 1) for name in found]
-    agreement = {
-        "channels_within_1e-4": float((errors < 1e-4).mean()),
-        "largest_relative_error": float(errors.max()),
-        "largest_relative_error_of_a_site": float(max(totals)),
-    }
-    print(f"loss proxy against float64 brute force, {arguments.exact_blocks} blocks: {agreement}", flush=True)
+    agreement = {}
+    for dtype in (torch.float32, torch.float64):
+        exact = brute_force_loss_proxy(model, list(found), few.ids, dtype)
+        errors = np.concatenate([np.abs(found[name] / exact[name] - 1) for name in found])
+        totals = [abs(found[name].sum() / exact[name].sum() - 1) for name in found]
+        agreement[str(dtype).removeprefix("torch.")] = {
+            "channels_within_1e-4": float((errors < 1e-4).mean()),
+            "largest_relative_error": float(errors.max()),
+            "largest_relative_error_of_a_site": float(max(totals)),
+        }
+    print(f"loss proxy against brute force, {len(few)} blocks: {agreement}", flush=True)
 
     began = time.perf_counter()
     profile = sp.profile_model(model, calibration, labels="both")
