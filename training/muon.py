@@ -2,7 +2,7 @@
 
 The update rule is that of ``torch.optim.Muon`` with ``adjust_lr_fn="match_rms_adamw"`` (Jordan 2024; scale of
 Liu et al. 2025, arXiv:2502.16982): Nesterov momentum, five Newton-Schulz steps in bfloat16, and decoupled
-weight decay. That one runs matrix by matrix, which for 42 matrices of at most 1024 x 256 is mostly launches.
+weight decay. That one goes matrix by matrix; here a model's matrices are a few stacks.
 """
 
 from collections import defaultdict

@@ -140,7 +140,7 @@ def main() -> None:
     print(f"# {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
 
     compiled = torch.compile(loss_of) if device == "cuda" else loss_of
-    marks = set(np.geomspace(10, args.steps, args.checkpoints).astype(int).tolist())
+    marks = set(np.geomspace(min(10, args.steps), args.steps, args.checkpoints).astype(int).tolist())
     data = batches(stream, tokenizer.bos_token_id, args.batch)
     losses: list[torch.Tensor] = []
     print("step\ttokens\tseconds\ttraining_nats\tbits_per_byte_rest", flush=True)
