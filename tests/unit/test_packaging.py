@@ -17,7 +17,36 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # The contract of the Python interface.
-PUBLIC = ["load_model", "read_blocks", "find_sites", "profile_model", "load_profile", "score", "core", "make_plan", "load_plan", "masked", "prune_model", "save_model", "perplexity", "register_family", "register_score", "Blocks", "Site", "Profile", "Plan", "__version__", "ScarpruneError", "UnsupportedModelError", "TextError", "ArtifactError", "PlanError", "NumericsError", "MemoryBudgetError", "ArgumentError"]
+PUBLIC = [
+    "load_model",
+    "read_blocks",
+    "find_sites",
+    "profile_model",
+    "load_profile",
+    "score",
+    "core",
+    "make_plan",
+    "load_plan",
+    "masked",
+    "prune_model",
+    "save_model",
+    "perplexity",
+    "register_family",
+    "register_score",
+    "Blocks",
+    "Site",
+    "Profile",
+    "Plan",
+    "__version__",
+    "ScarpruneError",
+    "UnsupportedModelError",
+    "TextError",
+    "ArtifactError",
+    "PlanError",
+    "NumericsError",
+    "MemoryBudgetError",
+    "ArgumentError",
+]
 
 
 def test_the_public_names_are_all_there() -> None:

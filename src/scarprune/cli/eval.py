@@ -29,7 +29,7 @@ def command(
     text: str,
     plan: Path | None,
     blocks: int | None,
-    batch: int | str,
+    batch: Any,
     overwrite: bool,
     json_file: str | None,
     **given: Any,

@@ -41,7 +41,7 @@ def command(
     save_dtype: str | None,
     pad: bool,
     blocks: int | None,
-    batch: int | str,
+    batch: Any,
     resume: bool,
     overwrite: bool,
     json_file: str | None,

@@ -15,7 +15,7 @@ from scarprune.errors import ArtifactError
 from scarprune.evaluate.generate import continuation
 from scarprune.evaluate.masks import masked
 from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
-from scarprune.pipeline.checkpoint import cut_and_verify
+from scarprune.pipeline.cutting import cut_loaded
 from scarprune.pipeline.inputs import Loading, Measuring, Reading
 from scarprune.pipeline.stages import core_shares, describe, describe_model, measure
 from scarprune.plan.plan import Plan, make_plan
@@ -194,10 +194,7 @@ class Story:
         plan = self.plan(next(ranking for ranking in RANKINGS if ranking.key == CUT_BY))
         plan.save(self.folder / "plan.json")
         _ = self.dense, self.pruned, self.dense_words
-        model, tokenizer = self.loaded
-        return cut_and_verify(
-            model, tokenizer, self.setting.source, plan, self.folder / "model", ids=self.evaluation.ids[0]
-        )
+        return cut_loaded(*self.loaded, plan, self.folder / "model", ids=self.evaluation.ids[0])
 
     @cached_property
     def pruned_words(self) -> str:

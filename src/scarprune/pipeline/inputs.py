@@ -1,12 +1,13 @@
 """What every stage is told: how to load, read, measure and plan."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from scarprune.models.load import load_model
-from scarprune.profile.run import Labels
 from scarprune.text.blocks import DEFAULT_COUNT, Blocks, read_blocks
 from scarprune.text.protocol import Protocol
+
+if TYPE_CHECKING:
+    from scarprune.profile.run import Labels
 
 Batch = int | Literal["auto"]
 
@@ -22,6 +23,8 @@ class Loading:
 
     def load(self, source: str) -> tuple[Any, Any | None]:
         """The model and its tokenizer, where it has one."""
+        from scarprune.models.load import load_model  # a folder is cut without torch in the process
+
         return load_model(
             source,
             self.dtype,
@@ -68,7 +71,7 @@ class Measuring:
 
     blocks: int | None = None
     batch: Batch = "auto"
-    labels: Labels = "data"
+    labels: "Labels" = "data"
     redundancy: bool = True
 
 

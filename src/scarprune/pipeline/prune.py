@@ -17,7 +17,7 @@ from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
 from scarprune.models.find import find_sites
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.models.site import Site
-from scarprune.pipeline.checkpoint import cut_and_verify
+from scarprune.pipeline.cutting import cut_loaded
 from scarprune.pipeline.inputs import Loading, Measuring, Planning, Reading
 from scarprune.pipeline.stages import BETTER_TEXT, count_of, describe, describe_model, measure
 from scarprune.pipeline.texts import Texts, read_texts
@@ -134,11 +134,10 @@ def prune(
         plan = _plan(measured, sparsity, planning, reading.seed)
         dense = perplexity(model, texts.evaluation, batch=measuring.batch)
         facts = provenance(**describe_model(model, source), seed=reading.seed)
-        folder = work / "model"
-        report = cut_and_verify(
+        folder = work / out.name
+        report = cut_loaded(
             model,
             tokenizer,
-            source,
             plan,
             folder,
             ids=texts.evaluation.ids[0, : texts.evaluation.lengths[0]],

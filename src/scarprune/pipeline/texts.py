@@ -82,7 +82,7 @@ def _as_measured(profile: Profile, reading: Reading) -> Reading:
         reading,
         length=int(entry["length"]),
         seed=int(entry["seed"]),
-        protocol=str(entry["protocol"]),
+        protocol=entry["protocol"],
         bos=bos,
     )
 
