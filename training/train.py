@@ -19,7 +19,14 @@ from held_out import bits_per_byte, split_held_out
 from muon import Muon
 from novels import BOOK_SEPARATOR, encode, read_text, train_tokenizer
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 BLOCK = 512
 SHAPE = {
@@ -37,6 +44,7 @@ RATE = 8e-3  # of both optimizers; Muon's updates are scaled to the size of Adam
 WEIGHT_DECAY = 0.2
 DROPOUT = 0.1
 WARM_UP = 200
+STARTED = time.perf_counter()
 
 
 def build_model(bos_id: int, eos_id: int) -> LlamaForCausalLM:
@@ -97,9 +105,58 @@ def rate_at(step: int, steps: int) -> float:
     return RATE * min((step + 1) / WARM_UP, 1 - step / steps)
 
 
-def save(model: LlamaForCausalLM, tokenizer: object, folder: Path) -> None:
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def optimizers(model: LlamaForCausalLM) -> tuple[Muon, torch.optim.AdamW]:
+    """Muon for the matrices of the layers; AdamW for the embedding and, without decay, the norms."""
+    muon = Muon([p for p in model.model.layers.parameters() if p.ndim == 2], WEIGHT_DECAY)
+    embedding = {"params": [model.model.embed_tokens.weight], "weight_decay": WEIGHT_DECAY}
+    norms = {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0}
+    return muon, torch.optim.AdamW([embedding, norms], betas=(0.9, 0.95))
+
+
+def train(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    stream: torch.Tensor,
+    rest: str,
+    args: argparse.Namespace,
+) -> None:
+    """All steps; prints a line every 500 and at each checkpoint, there with bits per byte on ``rest``."""
+    device = model.device.type
+    autocast = torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
+    compiled = torch.compile(loss_of) if device == "cuda" else loss_of
+    muon, adam = optimizers(model)
+    marks = set(np.geomspace(min(10, args.steps), args.steps, args.checkpoints).astype(int).tolist())
+    data = batches(stream, tokenizer.bos_token_id, args.batch)
+    losses: list[torch.Tensor] = []
+    print("step\ttokens\tseconds\ttraining_nats\tbits_per_byte_rest", flush=True)
+    for step in range(1, args.steps + 1):
+        ids_BT, targets_BT = next(data)
+        with autocast:
+            loss = compiled(model, ids_BT, targets_BT)
+        loss.backward()
+        muon.rate = rate_at(step - 1, args.steps)
+        for group in adam.param_groups:
+            group["lr"] = muon.rate
+        muon.step()
+        adam.step()
+        model.zero_grad()
+        losses.append(loss.detach())
+        if step % 500 == 0 or step in marks or step == args.steps:
+            row = [step, step * args.batch * BLOCK, f"{time.perf_counter() - STARTED:.1f}"]
+            row.append(f"{torch.stack(losses).mean().item():.4f}")
+            losses.clear()
+            if step in marks:
+                save(model, tokenizer, args.out / "checkpoints" / f"step-{step:06d}")
+            if rest and (step in marks or step == args.steps):
+                with autocast:
+                    row.append(f"{bits_per_byte(model.eval(), tokenizer, rest)['bits_per_byte']:.4f}")
+                model.train()
+            print(*row, sep="\t", flush=True)
 
 
 def main() -> None:
@@ -115,7 +172,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    started = time.perf_counter()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(args.seed)
 
@@ -123,57 +179,18 @@ def main() -> None:
     tokenizer = train_tokenizer(books, SHAPE["vocab_size"])
     stream = torch.from_numpy(encode(books, tokenizer)).to(device)
     judged, rest = split_held_out(args.held_out)
-    print(f"# {len(books)} books, {len(stream):,} tokens, {time.perf_counter() - started:.0f} s", flush=True)
+    print(f"# {len(books)} books, {len(stream):,} tokens, {time.perf_counter() - STARTED:.0f} s", flush=True)
 
     model = build_model(tokenizer.bos_token_id, tokenizer.eos_token_id).to(device).train()
     add_dropout(model, DROPOUT)
-    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
-    vectors = [p for p in model.parameters() if p.ndim == 1]
-    muon = Muon(matrices, WEIGHT_DECAY)
-    adam = torch.optim.AdamW(
-        [
-            {"params": [model.model.embed_tokens.weight], "weight_decay": WEIGHT_DECAY},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
-        betas=(0.9, 0.95),
-    )
     print(f"# {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-
-    compiled = torch.compile(loss_of) if device == "cuda" else loss_of
-    marks = set(np.geomspace(min(10, args.steps), args.steps, args.checkpoints).astype(int).tolist())
-    data = batches(stream, tokenizer.bos_token_id, args.batch)
-    losses: list[torch.Tensor] = []
-    print("step\ttokens\tseconds\ttraining_nats\tbits_per_byte_rest", flush=True)
-    for step in range(1, args.steps + 1):
-        ids_BT, targets_BT = next(data)
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            loss = compiled(model, ids_BT, targets_BT)
-        loss.backward()
-        muon.rate = rate_at(step - 1, args.steps)
-        for group in adam.param_groups:
-            group["lr"] = muon.rate
-        muon.step()
-        adam.step()
-        model.zero_grad()
-        losses.append(loss.detach())
-        if step % 500 == 0 or step in marks or step == args.steps:
-            row = [step, step * args.batch * BLOCK, f"{time.perf_counter() - started:.1f}"]
-            row.append(f"{torch.stack(losses).mean().item():.4f}")
-            losses.clear()
-            if step in marks:
-                save(model, tokenizer, args.out / "checkpoints" / f"step-{step:06d}")
-            if rest and (step in marks or step == args.steps):
-                with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-                    row.append(f"{bits_per_byte(model.eval(), tokenizer, rest)['bits_per_byte']:.4f}")
-                model.train()
-            print(*row, sep="\t", flush=True)
-
+    train(model, tokenizer, stream, rest, args)
     save(model, tokenizer, args.out)
     if judged:  # what was saved, as a user loads it, in float32
         saved = AutoModelForCausalLM.from_pretrained(args.out, dtype=torch.float32).to(device).eval()
         found = bits_per_byte(saved, AutoTokenizer.from_pretrained(args.out), judged)
         print("# first 6 MB:", *(f"{name}={value:.6g}" for name, value in found.items()))
-    print(f"# {time.perf_counter() - started:.0f} s in all", flush=True)
+    print(f"# {time.perf_counter() - STARTED:.0f} s in all", flush=True)
 
 
 if __name__ == "__main__":
