@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scarprune.errors import ArtifactError
+from scarprune.errors import ArtifactError, UnsupportedModelError
 
 ITEM_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
@@ -18,12 +18,9 @@ ITEM_BYTES = {
     **dict.fromkeys(("U32", "I32", "F32"), 4),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
 }
-CONFIG, WEIGHTS, INDEX, ADAPTER = (
-    "config.json",
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "adapter_config.json",
-)
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MERGE = "Merge the adapter into its base model first (peft: merge_and_unload, then save_pretrained)."
 _LARGEST_HEADER_BYTES = 100_000_000  # what the safetensors library itself accepts
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
@@ -106,11 +103,14 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         ArtifactError: no folder, no model in it, or no JSON object.
+        UnsupportedModelError: an adapter without its base model.
     """
     if not folder.exists():
         raise ArtifactError(f"There is no folder {folder}.")
     if not folder.is_dir():
         raise ArtifactError(f"{folder} is a file; a model is a folder or a .gguf file.")
+    if not (folder / CONFIG).is_file() and (folder / ADAPTER).is_file():
+        raise UnsupportedModelError(f"{folder} holds an adapter, not a whole model.", hint=MERGE)
     if not (folder / CONFIG).is_file():
         raise ArtifactError(f"{folder} is no model folder: it has no {CONFIG}.")
     return read_object(folder / CONFIG)
@@ -208,4 +208,7 @@ def _single_file(folder: Path) -> tuple[Path, ...]:
             hint="Convert it where you trust it: AutoModelForCausalLM.from_pretrained(folder)"
             ".save_pretrained(new_folder) writes safetensors.",
         )
-    raise ArtifactError(f"{folder} is no model folder: it has neither {WEIGHTS} nor {INDEX}.")
+    raise ArtifactError(
+        f"{folder} is no model folder: it has neither {WEIGHTS} nor {INDEX}.",
+        hint="scarprune reads weights from safetensors and GGUF files alone.",
+    )

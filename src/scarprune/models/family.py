@@ -5,7 +5,7 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from scarprune.errors import ArgumentError, UnsupportedModelError
 from scarprune.models import families as _package
@@ -110,10 +110,16 @@ _EXPERT_KEYS = (
 
 
 def _has_experts(config: Any) -> bool:
-    counts = (read(config, key) for key in _EXPERT_KEYS)
-    return (
-        any(isinstance(count, int) and count > 1 for count in counts)
-        or read(config, "ffn_config") is not None
+    inner = read(config, "ffn_config")
+    counts = (read(part, key) for part in (config, inner) if part is not None for key in _EXPERT_KEYS)
+    return any(isinstance(count, int) and count > 1 for count in counts)
+
+
+def refuse_experts(name: str) -> NoReturn:
+    """Say that a model is a mixture of experts, in the one sentence there is for it."""
+    raise UnsupportedModelError(
+        f"{name!r} is a mixture of experts; these are not supported yet.",
+        hint="Dense models are: see scarprune families.",
     )
 
 
@@ -128,10 +134,7 @@ def known_family(config: Any) -> Family | None:
     model_type = read(config, "model_type")
     family = _registry.get(str(model_type))
     if family is None and _has_experts(config):
-        raise UnsupportedModelError(
-            f"{model_type!r} is a mixture of experts; these are not supported yet.",
-            hint="Dense models are: see scarprune families.",
-        )
+        refuse_experts(str(model_type))
     return family
 
 

@@ -4,11 +4,14 @@ from typing import Any
 
 from torch import nn
 
-from scarprune.errors import UnsupportedModelError
-from scarprune.models.family import family_of, known_family
+from scarprune.models.family import Family, known_family
 from scarprune.models.layout import sites_of
 from scarprune.models.site import Site
+from scarprune.models.structure import detect_family
 from scarprune.models.weights import linear_shape
+from scarprune.runtime.progress import remark
+
+_DETECTED = "_scarprune_family"
 
 
 def find_sites(model: nn.Module) -> list[Site]:
@@ -17,15 +20,23 @@ def find_sites(model: nn.Module) -> list[Site]:
     Raises:
         UnsupportedModelError: a mixture of experts, or nothing that looks like a feed-forward network.
     """
-    config: Any = getattr(model, "config", None)
-    family = known_family(config)
-    if family is not None:
-        return sites_of(family, linear_shapes(model))
-    family_of(config)
-    raise UnsupportedModelError("unreachable")
-
-
-def linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Path -> (in, out) of every module that multiplies by one matrix."""
     shapes = ((name, linear_shape(module)) for name, module in model.named_modules())
-    return {name: shape for name, shape in shapes if shape is not None}
+    return sites_of(family_of_model(model), {name: shape for name, shape in shapes if shape is not None})
+
+
+def family_of_model(model: Any) -> Family:
+    """The declared family of ``model``, or one made up from its structure, with a remark the first time.
+
+    Raises:
+        UnsupportedModelError: a mixture of experts, or nothing that looks like a feed-forward network.
+    """
+    family = known_family(model.config) or getattr(model, _DETECTED, None)
+    if family is None:
+        family = detect_family(model)
+        setattr(model, _DETECTED, family)
+        readers = " and ".join(path for path in (family.gate, family.up) if path and path != family.gate)
+        remark(
+            f"{family.name} is no family scarprune knows. Its feed-forward networks were found by structure: "
+            f"{readers} -> {family.down} in {family.layers}."
+        )
+    return family

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from scarprune.models.family import known_family, read, text_config
+from scarprune.models.forward import forward, input_device
 
 _PROBE_TOKENS = 6
 _ROUNDINGS = 16  # how many of its dtype's roundings the stock logits may be away, of their largest
@@ -31,11 +32,11 @@ class Head:
 
     def hidden(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Final normed hidden states [B, T, D] of ``input_ids`` [B, T], on the model's device."""
-        ids = input_ids.to(_input_device(self.model))
+        ids = input_ids.to(input_device(self.model))
         if not self.chunked:
-            return self.model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]
+            return forward(self.model, ids).logits  # type: ignore[no-any-return]
         base: Any = self.model.base_model
-        return base(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+        return forward(base, ids).last_hidden_state  # type: ignore[no-any-return]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """float32 logits [..., V] of hidden states [..., D]; differentiable."""
@@ -75,13 +76,13 @@ def _agrees(head: Head) -> bool:
     captured: list[Any] = []
     handle = base.register_forward_hook(lambda module, args, output: captured.append(output))
     rows = int(model.get_input_embeddings().num_embeddings)
-    ids = (torch.arange(_PROBE_TOKENS) * 7919 % rows)[None]
+    ids = (torch.arange(_PROBE_TOKENS) * 7919 % rows)[None].to(input_device(model))
     try:
-        expected = model(input_ids=ids.to(_input_device(model)), use_cache=False).logits
+        expected = forward(model, ids).logits
     finally:
         handle.remove()
     # OPT's causal model calls the decoder inside its base model, past the hook.
-    output = captured[0] if captured else base(input_ids=ids.to(_input_device(model)), use_cache=False)
+    output = captured[0] if captured else forward(base, ids)
     hidden = getattr(output, "last_hidden_state", None)
     if hidden is None or hidden.shape[:2] != ids.shape:
         return False
@@ -90,13 +91,6 @@ def _agrees(head: Head) -> bool:
         return False
     allowed = _ROUNDINGS * torch.finfo(expected.dtype).eps * expected.abs().max().float()
     return bool((found.to(expected.device) - expected.float()).abs().max() <= allowed)
-
-
-def _input_device(model: nn.Module) -> torch.device:
-    """Where ids go in; accelerate moves them on from the CPU where the embedding is offloaded."""
-    embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
-    device: torch.device = embedding.weight.device
-    return torch.device("cpu") if device.type == "meta" else device
 
 
 def _device_of(module: nn.Module, otherwise: torch.Tensor) -> torch.device:

@@ -1,0 +1,249 @@
+"""Loading a causal language model for measuring: checked, frozen, in evaluation mode."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+from scarprune.errors import (
+    ArgumentError,
+    ArtifactError,
+    NumericsError,
+    UnsupportedModelError,
+)
+from scarprune.models.checkpoint import (
+    ADAPTER,
+    ADAPTER_WEIGHTS,
+    CONFIG,
+    MERGE,
+    Checkpoint,
+    open_checkpoint,
+    read_config,
+)
+from scarprune.models.failures import as_sentences
+from scarprune.models.family import known_family, read
+from scarprune.models.fingerprint import carry_fingerprint, fingerprint_folder, fingerprint_model
+from scarprune.models.gguf import dequantized, forget_quantization, parsed_once
+from scarprune.models.quiet import quiet
+from scarprune.models.source import Origin, carry_origin, locate
+from scarprune.models.tokenizer import tokenizer_of
+from scarprune.runtime.device import resolve_device, resolve_dtype
+from scarprune.runtime.memory import available_bytes, gib
+from scarprune.runtime.progress import remark
+
+_SHARE_OF_FREE = 0.8  # of the memory that float32 weights may take; activations need the rest
+_STORED_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+
+
+def load_model(
+    source: str | Path,
+    dtype: str = "auto",
+    device: str = "auto",
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    device_map: str | dict[str, Any] | None = None,
+) -> tuple[Any, Any | None]:
+    """Load a model and its tokenizer; the tokenizer is None where there is none.
+
+    Args:
+        source: a folder, a hub id, a ``.gguf`` file, or ``demo`` (the built-in model).
+        dtype: ``float32``, ``bfloat16``, ``float16``; ``auto`` is the checkpoint's on a GPU, float32 on a CPU
+            where it fits.
+        device: ``auto`` takes the GPU that is there.
+        revision: branch, tag or commit of a hub id.
+        trust_remote_code: run Python code that comes with the model.
+        device_map: ``auto`` or a dict, as accelerate takes it, to spread the weights over devices.
+
+    Raises:
+        ArtifactError: nothing there, no model, or damaged files.
+        UnsupportedModelError: an architecture or a format of weights that cannot be measured.
+        NumericsError: weights that are NaN or infinite, by name.
+        MemoryBudgetError: the weights do not fit.
+        ArgumentError: an unknown dtype or device.
+    """
+    if device_map is not None and device != "auto":
+        raise ArgumentError(f"device_map says where the weights go; device={device!r} cannot say it as well.")
+    origin = locate(source, revision, code=trust_remote_code)
+    place = resolve_device(device)
+    with parsed_once(origin):
+        if origin.gguf:
+            model = _load_gguf(origin, dtype, place, device_map)
+        elif _is_adapter(origin.path):
+            model = _load_adapter(origin, dtype, place, device_map)
+        else:
+            model = _load_folder(origin, dtype, place, device_map, trust_remote_code)
+        tokenizer = tokenizer_of(origin, trust_remote_code=trust_remote_code)
+    _refuse_non_finite(model, origin)
+    model.requires_grad_(False).eval()
+    carry_origin(model, origin)
+    whole_folder = not origin.gguf and not _is_adapter(origin.path)
+    carry_fingerprint(model, fingerprint_folder(origin.path) if whole_folder else fingerprint_model(model))
+    return model, tokenizer
+
+
+def load_config(origin: Origin, *, trust_remote_code: bool = False) -> Any:
+    """The config of a model.
+
+    Raises:
+        ArtifactError: no model there, or a damaged config.
+        UnsupportedModelError: an architecture that transformers does not know, or a mixture of experts.
+    """
+    if origin.gguf:
+        folder, extra = origin.path.parent, {"gguf_file": origin.path.name}
+    else:
+        folder, extra = origin.path, {}
+        stored = read_config(folder)
+        known_family(stored)  # experts are refused before anything else is said
+    with as_sentences(origin, trust_remote_code=trust_remote_code), quiet():
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **extra)
+    known_family(config)
+    return config
+
+
+# -- one way for each kind of source ---------------------------------------------------------------
+
+
+def _load_folder(
+    origin: Origin, dtype: str, device: torch.device, device_map: Any, trust_remote_code: bool
+) -> Any:
+    config = load_config(origin, trust_remote_code=trust_remote_code)
+    checkpoint = open_checkpoint(origin.path)
+    quantized = read(config, "quantization_config") is not None
+    chosen = resolve_dtype(
+        dtype, _stored_dtype(checkpoint), device, _fits(_float32_bytes(checkpoint), device)
+    )
+    if device.type == "cpu" and dtype == "auto" and chosen != torch.float32 and not quantized:
+        remark(
+            f"In float32 the weights would take {gib(_float32_bytes(checkpoint))}, more than is free here: "
+            f"computing in {str(chosen).removeprefix('torch.')}."
+        )
+    return _from_pretrained(
+        origin,
+        auto_class(config),
+        trust_remote_code=trust_remote_code,
+        config=config,
+        dtype="auto" if quantized and dtype == "auto" else chosen,
+        use_safetensors=True,
+        device_map=_device_map(device, device_map),
+    )
+
+
+def _load_gguf(origin: Origin, dtype: str, device: torch.device, device_map: Any) -> Any:
+    config = load_config(origin)
+    automatic = auto_class(config)
+    with torch.device("meta"), quiet():
+        parameters = automatic.from_config(config).num_parameters()
+    fits = _fits(4 * parameters, device)
+    chosen = resolve_dtype(dtype, None if fits else torch.bfloat16, device, fits)
+    model = _from_pretrained(
+        origin,
+        automatic,
+        gguf_file=origin.path.name,
+        config=config,
+        dtype=chosen,
+        device_map=_device_map(device, device_map),
+        **dequantized(),
+    )
+    forget_quantization(model)
+    return model
+
+
+def _load_adapter(origin: Origin, dtype: str, device: torch.device, device_map: Any) -> Any:
+    """A base model with its adapter, as transformers puts them together where peft is installed."""
+    if importlib.util.find_spec("peft") is None:
+        raise UnsupportedModelError(f"{origin.path} holds an adapter, not a whole model.", hint=MERGE)
+    if not (origin.path / ADAPTER_WEIGHTS).is_file():
+        raise ArtifactError(f"{origin.path} is incomplete: it has no {ADAPTER_WEIGHTS}.")
+    return _from_pretrained(
+        origin,
+        AutoModelForCausalLM,
+        dtype=resolve_dtype(dtype, torch.bfloat16, device),
+        use_safetensors=True,
+        device_map=_device_map(device, device_map),
+    )
+
+
+def _is_adapter(path: Path) -> bool:
+    return (path / ADAPTER).is_file() and not (path / CONFIG).is_file()
+
+
+def auto_class(config: Any) -> Any:
+    """The class of transformers that loads ``config``'s model, language models first.
+
+    Raises:
+        UnsupportedModelError: neither a causal language model nor a wrapper around one that can be loaded.
+    """
+    for candidate in (AutoModelForCausalLM, AutoModelForImageTextToText):
+        made_for = candidate._model_mapping.get(type(config), None)
+        text_only = made_for is not None and made_for.config_class not in (None, type(config))
+        if made_for is not None and not text_only:
+            return candidate
+    if "AutoModelForCausalLM" in (read(config, "auto_map") or {}):
+        return AutoModelForCausalLM
+    text = read(config, "text_config")
+    inner = None if text is None else AutoModelForCausalLM._model_mapping.get(type(text), None)
+    raise UnsupportedModelError(
+        f"{read(config, 'model_type')!r} is not a causal language model that transformers can load.",
+        hint=None if inner is None else f"Save its language model alone, as {inner.__name__}, and use that.",
+    )
+
+
+# -- what they share -------------------------------------------------------------------------------
+
+
+def _from_pretrained(
+    origin: Origin, automatic: Any, *, trust_remote_code: bool = False, **options: Any
+) -> Any:
+    folder = origin.path.parent if origin.gguf else origin.path
+    with as_sentences(origin, trust_remote_code=trust_remote_code), quiet():
+        model, info = automatic.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, output_loading_info=True, **options
+        )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ArtifactError(
+            f"{origin.path} is incomplete: {len(missing)} tensors of the model are not in it, "
+            f"the first is {missing[0]}."
+        )
+    return model
+
+
+def _device_map(device: torch.device, device_map: Any) -> Any:
+    if device_map is not None:
+        return device_map
+    return None if device.type == "cpu" else {"": device}
+
+
+def _stored_dtype(checkpoint: Checkpoint) -> torch.dtype | None:
+    return _STORED_DTYPES.get(checkpoint.dtype or "")
+
+
+def _float32_bytes(checkpoint: Checkpoint) -> int:
+    return 4 * sum(tensor.items for tensor in checkpoint.tensors.values())
+
+
+def _fits(nbytes: int, device: torch.device) -> bool:
+    return nbytes <= _SHARE_OF_FREE * available_bytes(device)
+
+
+def _refuse_non_finite(model: nn.Module, origin: Origin) -> None:
+    bad = []
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta or not parameter.is_floating_point() or parameter.numel() == 0:
+            continue
+        if parameter.element_size() == 1:  # float8 has no minimum on all devices; its scales are checked
+            continue
+        smallest, largest = torch.aminmax(parameter.detach())
+        if not (torch.isfinite(smallest) and torch.isfinite(largest)):
+            bad.append(name)
+    if bad:
+        others = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        narrow = next(p.dtype for n, p in model.named_parameters() if n == bad[0]) == torch.float16
+        raise NumericsError(
+            f"{origin.source} has weights that are NaN or infinite: {bad[0]}{others}.",
+            hint="They may have overflowed float16: try --dtype bfloat16 or float32." if narrow else None,
+        )
