@@ -149,8 +149,9 @@ def test_plain_network_has_no_gate_terms():
         )
 
 
-def test_median_leaves_empty_groups_out():
-    raws = make_raw(blocks=3)  # groups 0, 2 and 5 hold one block each
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4, 7])
+def test_median_leaves_empty_groups_out(blocks):
+    raws = make_raw(blocks=blocks)  # fewer blocks than groups: one each, the other groups are empty
     values = score(profile_of(raws), "loss_proxy_median")
     for raw in raws:
         expected = 0.5 * np.median((raw.q[:, :-1] ** 2).mean(1), axis=0)

@@ -25,10 +25,13 @@ def _median(profile: Profile, bands: Sequence[int]) -> Values:
     return {site: 0.5 * _median_of_rows(q2[filled] / targets) for site, q2 in groups.items()}
 
 
-def _median_of_rows(rows: np.ndarray) -> np.ndarray:
-    ordered = np.sort(rows, axis=0)  # numpy's median of 8 rows is several times slower
-    middle: np.ndarray = 0.5 * (ordered[(len(rows) - 1) // 2] + ordered[len(rows) // 2])
-    return middle
+def _median_of_rows(groups: np.ndarray) -> np.ndarray:
+    """Median over the first axis; for 8 rows, comparing whole rows is several times faster than a sort."""
+    rows = list(groups)
+    for i in range(len(rows) // 2 + 1):  # the smallest rows up to the middle, in order
+        for j in range(i + 1, len(rows)):
+            rows[i], rows[j] = np.minimum(rows[i], rows[j]), np.maximum(rows[i], rows[j])
+    return np.asarray(0.5 * (rows[(len(rows) - 1) // 2] + rows[len(rows) // 2]))
 
 
 def _factored(profile: Profile, bands: Sequence[int]) -> Values:
