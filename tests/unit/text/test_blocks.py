@@ -100,6 +100,7 @@ class TestContiguous:
         assert whole[0] == 1
         assert blocks.ids.tolist() == pieces_of(whole, 16)
         assert not blocks.bos
+        assert blocks.documents is None
 
     def test_no_bos_leaves_its_special_tokens_out(self, path, adding_tokenizer):
         blocks = read_blocks(path, adding_tokenizer, count=None, length=16, protocol="contiguous", bos=False)

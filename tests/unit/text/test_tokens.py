@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import models
+from tokenizers import models, normalizers
 
 from scarprune.text import tokens as tokens_module
-from scarprune.text.tokens import Tokens, tokenize
+from scarprune.text.tokens import Tokens, _Chunk, tokenize
 from support.tokenizers import SENTENCES, byte_level, marked_words
 
 BYTE_LEVEL, MARKED = byte_level(), marked_words()
@@ -70,6 +70,19 @@ def test_a_text_whose_chunks_do_not_meet_is_tokenized_whole(small_chunks, joins)
     (tokens,) = tokenize(["b" + "a" * 5000], tokenizer)
     assert tokens.ids.tolist() == [1] + [2] * 2500
     assert joins == [(6, False), (1, True)]
+
+
+def test_too_few_tokens_before_a_seam_settle_nothing(small_chunks):
+    ids, ends = np.arange(100), 1000 + np.arange(100)
+    left, right = _Chunk(0, 0, 1300, ids, ends), _Chunk(0, 700, 2000, ids + 1, ends)
+    assert tokens_module._meet(left, right) is None
+
+
+def test_what_a_tokenizer_strips_belongs_to_the_last_token():
+    tokenizer = byte_level()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Strip()
+    (tokens,) = tokenize(["  The sea\n\n"], tokenizer)
+    assert tokens.bytes_before([0, len(tokens.ids)]) == [0, 11]
 
 
 @given(st.text(alphabet="the sawolé海🐟 .\n", max_size=400))
