@@ -81,7 +81,7 @@ def masked_against_cut(model, plan, row) -> float:
     small = copy.deepcopy(model)
     sp.prune_model(small, plan)
     with tempfile.TemporaryDirectory() as folder:
-        sp.save_model(small, None, Path(folder) / "cut")
+        sp.save_model(small, None, Path(folder) / "cut", save_dtype="float32")
         again = AutoModelForCausalLM.from_pretrained(Path(folder) / "cut", dtype=torch.float32).to(
             model.device
         )

@@ -83,7 +83,7 @@ class Shape:
         ]
         torch.autograd.backward(hidden, gradient)
         if observer is not None:
-            observer.commit(self.groups)
+            observer.commit()
 
     def bare(self):
         first = self.model.get_submodule(sp.find_sites(self.model)[0].name)
@@ -92,7 +92,7 @@ class Shape:
         handle.remove()
 
     def watched(self, observer):
-        observer.begin(self.batch, self.length)
+        observer.begin(self.groups, self.length)
         with watching(self.model, observer.sites, observer.observe, observer.observe_input):
             self.step(observer)
 

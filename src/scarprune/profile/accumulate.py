@@ -7,15 +7,23 @@ import torch
 
 from scarprune.models.site import Site
 from scarprune.profile.statistics.statistic import Statistic
-from scarprune.profile.sums import ACTIVATION_GROUPS, BANDED, BANDED_LABELLED, BANDS, GROUPS
+from scarprune.profile.sums import (
+    ACTIVATION_GROUPS,
+    BANDED,
+    BANDED_LABELLED,
+    BANDS,
+    BLOCK_LABELLED,
+    GROUP,
+    GROUP_LABELLED,
+    GROUPS,
+)
 
-# Order of the rows that one reduction gives: sums that depend on the labels, then those of u alone.
-_LABELLED_ROWS = len(BANDED_LABELLED)
-_S, _Q, _Q2 = (BANDED_LABELLED.index(name) for name in ("sum_s", "sum_q", "sum_q2"))
 _CACHED_ELEMENTS = 1 << 15
-_U2 = _LABELLED_ROWS + BANDED.index("sum_u2")
-
-Partial = dict[str, torch.Tensor]
+# Rows of what one reduction over tokens gives: first what depends on the labels, then what u alone gives.
+_REDUCED = (*BANDED_LABELLED, *BANDED)
+_S, _Q, _Q2, _U2 = (_REDUCED.index(name) for name in ("sum_s", "sum_q", "sum_q2", "sum_u2"))
+# How a sum grows with the loss: u and s enter to these powers of s.
+_POWERS = {"sum_s": 1, "sum_q": 1, "sum_abs_q": 1, "sum_q4": 4, "block_q2_squared": 4, "groups_G": 1}
 
 
 def wide(x: torch.Tensor) -> torch.Tensor:
@@ -44,6 +52,65 @@ def _by_block(u: torch.Tensor, s: torch.Tensor, with_u: bool) -> torch.Tensor:
     return torch.cat([reduce_tokens(u[b : b + 1], s[b : b + 1], with_u) for b in range(len(u))], dim=1)
 
 
+def site_sums(
+    u: torch.Tensor, s: torch.Tensor, membership: torch.Tensor, statistics: Sequence[Statistic], with_u: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What pass 1 keeps of one site's u and s [B, T, m]: rows that depend on the labels, rows of u alone.
+
+    Args:
+        membership: [8, B], 1 where a block belongs to a group; its dtype (float64; float32 where a
+            device has no other) is that of the sums over blocks.
+
+    Returns:
+        [rows, m] each, in the order of ``_LABELLED_ROWS`` and ``_shared_rows``; the second is None
+        without ``with_u``.
+    """
+    reduce = _by_block if u.device.type == "cpu" else reduce_tokens
+    bands = torch.stack([reduce(u[:, lo:hi], s[:, lo:hi], with_u) for lo, hi in BANDS]).to(membership.dtype)
+    banded, blocks = bands.sum(2).transpose(0, 1), bands.sum(0)  # [rows, 3, m] and [rows, B, m]
+    big_s, big_g, q2 = blocks[_S], blocks[_Q], blocks[_Q2]
+    of_blocks = [big_g * big_g, big_g * big_s, big_s * big_s, q2 * q2]
+    labelled = [
+        banded[: len(BANDED_LABELLED)].flatten(0, 1),
+        torch.stack(of_blocks).sum(1),
+        _by_group(q2, membership),
+        _by_group(big_g, membership),
+    ]
+    if not with_u:
+        return torch.cat(labelled), None
+    floats, u2 = wide(u), blocks[_U2]
+    halves = membership.view(ACTIVATION_GROUPS, -1, membership.shape[1]).sum(1)
+    shared = [banded[len(BANDED_LABELLED) :].flatten(0, 1), _by_group(u2, halves)]
+    shared += [item.of_blocks(floats, u2)[None].to(u2) for item in statistics]
+    return torch.cat(labelled), torch.cat(shared)
+
+
+def _by_group(blocks: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
+    """Sums of ``blocks`` [B, m] over the blocks of each group: [groups, m]."""
+    return (membership[:, :, None] * blocks[None]).sum(1)
+
+
+def input_sums(x: torch.Tensor) -> torch.Tensor:
+    """Sum of squares over tokens of a network's input [..., d]: float32 [d]."""
+    return wide(x).square().flatten(0, -2).sum(0)
+
+
+# Names, and how many rows each takes, of what ``site_sums`` gives.
+_LABELLED_ROWS = (
+    *((name, len(BANDS)) for name in BANDED_LABELLED),
+    *((name, 1) for name in BLOCK_LABELLED),
+    *((name, GROUPS) for name in GROUP_LABELLED),
+)
+
+
+def _shared_rows(statistics: Sequence[Statistic]) -> tuple[tuple[str, int], ...]:
+    return (
+        *((name, len(BANDS)) for name in BANDED),
+        *((name, ACTIVATION_GROUPS) for name in GROUP),
+        *((item.name, 1) for item in statistics),
+    )
+
+
 class SumsPass:
     """Totals of every site; a batch counts wholly once ``commit`` is called, and not at all before.
 
@@ -57,104 +124,90 @@ class SumsPass:
         self.statistics = statistics
         self.labels = "data"
         self.with_u = True
-        self.shape = (0, 0)
-        self._pending: dict[tuple[int, str], Partial] = {}
-        self._totals: dict[str, torch.Tensor] = {}
-        self._compiled: Callable[[torch.Tensor, torch.Tensor, bool], torch.Tensor] | None = None
+        self._shape = (0, 0)
+        self._membership = torch.empty(0)
+        self._members_on: dict[torch.device, torch.Tensor] = {}
+        self._pending: dict[tuple[int, str], torch.Tensor] = {}
+        self._totals: dict[tuple[int, str], torch.Tensor] = {}
+        self._rows = {
+            "data": _LABELLED_ROWS,
+            "model": _LABELLED_ROWS,
+            "shared": _shared_rows(statistics),
+            "input": (("sum_x2", 1),),
+        }
+        self._site_sums: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = site_sums
+        self._input_sums: Callable[[torch.Tensor], torch.Tensor] = input_sums
         if compiled:
-            self._compiled = torch.compile(reduce_tokens, dynamic=False)
+            self._site_sums = torch.compile(site_sums, dynamic=False)
+            self._input_sums = torch.compile(input_sums, dynamic=False)
 
     # -- one batch ---------------------------------------------------------------------------------
 
-    def begin(self, batch: int, tokens: int) -> None:
-        """Forget what an unfinished batch left and expect ``batch`` blocks of ``tokens``."""
+    def begin(self, groups: np.ndarray, tokens: int) -> None:
+        """Forget what an unfinished batch left; expect blocks of ``tokens``, each of the group given."""
         self._pending.clear()
-        self.shape = (batch, tokens)
+        self._members_on.clear()
+        self._membership = torch.from_numpy(groups[None] == np.arange(GROUPS)[:, None])
+        self._shape = (len(groups), tokens)
 
     def observe(self, index: int, u: torch.Tensor, s: torch.Tensor) -> None:
         """See the u and s of one site, [B, T, m] or flattened to [B T, m]."""
-        u, s = u.reshape(*self.shape, -1), s.reshape(*self.shape, -1)
-        reduce = self._compiled or reduce_tokens
-        if u.device.type == "cpu":
-            reduce = _by_block
-        bands = torch.stack([reduce(u[:, lo:hi], s[:, lo:hi], self.with_u) for lo, hi in BANDS])
-        blocks = bands.sum(0)
-        partial = {"bands": bands.sum(2), "blocks": blocks}  # [3, rows, m] and [rows, B, m]
-        if self.with_u:
-            floats = wide(u)
-            partial |= {item.name: item.of_blocks(floats, blocks[_U2]) for item in self.statistics}
-        self._pending[index, self.labels] = partial
+        u, s = u.reshape(*self._shape, -1), s.reshape(*self._shape, -1)
+        members = self._members(u.device)
+        labelled, shared = self._site_sums(u, s, members, self.statistics, self.with_u)
+        self._pending[index, self.labels] = labelled
+        if shared is not None:
+            self._pending[index, "shared"] = shared
 
     def observe_input(self, index: int, x: torch.Tensor) -> None:
         """See the input of one site's network, [..., d]."""
-        self._pending[index, "input"] = {"sum_x2": wide(x).square().flatten(0, -2).sum(0)}
+        self._pending[index, "input"] = self._input_sums(x)[None]
+
+    def _members(self, device: torch.device) -> torch.Tensor:
+        """Which block is of which group, on ``device``: copied there once a batch."""
+        if device not in self._members_on:
+            dtype = torch.float32 if device.type == "mps" else torch.float64
+            self._members_on[device] = self._membership.to(dtype).to(device)
+        return self._members_on[device]
 
     # -- totals ------------------------------------------------------------------------------------
 
-    def commit(self, groups: np.ndarray, scale: float = 1.0) -> None:
-        """Add the batch to the totals; ``groups`` holds the group of each of its blocks.
-
-        ``scale`` is the power of two the loss was multiplied by; the totals are those of the plain loss.
-        """
-        for (index, kind), partial in self._pending.items():
-            prefix = self.sites[index].name + "/"
-            if kind == "input":
-                self._add(prefix + "sum_x2", partial["sum_x2"])
-                continue
-            labelled = prefix + ("model/" if kind == "model" else "")
-            self._commit_bands(prefix, labelled, partial["bands"], scale)
-            self._commit_blocks(prefix, labelled, partial["blocks"], groups, scale)
-            for item in self.statistics:
-                if item.name in partial:
-                    self._add(prefix + item.name, partial[item.name])
+    def commit(self, scale: float = 1.0) -> None:
+        """Add the batch to the totals; ``scale`` is the power of two the loss was multiplied by."""
+        for key, pending in self._pending.items():
+            # Apple's MPS has no float64: its totals are kept on the CPU.
+            batch = (pending.cpu() if pending.device.type == "mps" else pending).double()
+            if scale != 1.0 and key[1] in ("data", "model"):
+                batch = batch / torch.tensor(_growth(scale), dtype=torch.float64, device=batch.device)
+            known = self._totals.get(key)
+            self._totals[key] = batch if known is None else known.to(batch.device).add_(batch)
         self._pending.clear()
 
-    def _commit_bands(self, prefix: str, labelled: str, bands: torch.Tensor, scale: float) -> None:
-        for row, name in enumerate(BANDED_LABELLED):
-            power = {"sum_s": 1, "sum_q": 1, "sum_abs_q": 1, "sum_q4": 4}.get(name, 2)
-            self._add(labelled + name, bands[:, row], scale**-power)
-        if bands.shape[1] > _LABELLED_ROWS:
-            for row, name in enumerate(BANDED):
-                self._add(prefix + name, bands[:, _LABELLED_ROWS + row])
-
-    def _commit_blocks(
-        self, prefix: str, labelled: str, blocks: torch.Tensor, groups: np.ndarray, scale: float
-    ) -> None:
-        big_g, big_s, q2 = (self._double(blocks[row]) for row in (_Q, _S, _Q2))
-        big_g, big_s, q2 = big_g / scale, big_s / scale, q2 / scale**2
-        self._add(labelled + "block_G2", big_g.square().sum(0))
-        self._add(labelled + "block_GS", (big_g * big_s).sum(0))
-        self._add(labelled + "block_S2", big_s.square().sum(0))
-        self._add(labelled + "block_q2_squared", q2.square().sum(0))
-        self._add_groups(labelled + "groups_q2", q2, groups, GROUPS)
-        self._add_groups(labelled + "groups_G", big_g, groups, GROUPS)
-        if len(blocks) > _LABELLED_ROWS:
-            coarse = groups * ACTIVATION_GROUPS // GROUPS
-            self._add_groups(prefix + "groups_u2", self._double(blocks[_U2]), coarse, ACTIVATION_GROUPS)
-
-    def _add(self, key: str, value: torch.Tensor, factor: float = 1.0) -> None:
-        value = self._double(value) * factor
-        known = self._totals.get(key)
-        self._totals[key] = value if known is None else known.to(value.device).add_(value)
-
-    def _add_groups(self, key: str, rows: torch.Tensor, groups: np.ndarray, count: int) -> None:
-        total = rows.new_zeros(count, rows.shape[-1])
-        self._add(key, total.index_add_(0, torch.from_numpy(groups).to(rows.device), rows))
-
-    @staticmethod
-    def _double(value: torch.Tensor) -> torch.Tensor:
-        """float64 where the value lies; Apple's MPS has none, so there on the CPU."""
-        return (value.cpu() if value.device.type == "mps" else value).double()
-
     def arrays(self) -> dict[str, np.ndarray]:
-        """All totals, float64, keyed as in the profile."""
-        return {key: total.cpu().numpy() for key, total in self._totals.items()}
+        """All totals, float64, keyed and shaped as in the profile."""
+        out = {}
+        for (index, kind), total in self._totals.items():
+            prefix = f"{self.sites[index].name}/" + ("model/" if kind == "model" else "")
+            rows, start = total.cpu().numpy(), 0
+            for name, count in self._rows[kind]:
+                out[prefix + name] = rows[start] if count == 1 else rows[start : start + count]
+                start += count
+        return out
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Continue from totals that ``arrays`` gave."""
-        self._totals = {key: torch.from_numpy(array.copy()) for key, array in arrays.items()}
+        for index, site in enumerate(self.sites):
+            for kind, rows in self._rows.items():
+                prefix = f"{site.name}/" + ("model/" if kind == "model" else "")
+                if prefix + rows[0][0] in arrays:
+                    parts = [np.atleast_2d(arrays[prefix + name]) for name, _ in rows]
+                    self._totals[index, kind] = torch.from_numpy(np.concatenate(parts))
 
     def pending_is_finite(self) -> bool:
         """Whether the batch just seen holds numbers alone (asks the device, and so waits for it)."""
-        tensors = [tensor for partial in self._pending.values() for tensor in partial.values()]
-        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+        return all(bool(torch.isfinite(tensor).all()) for tensor in self._pending.values())
+
+
+def _growth(scale: float) -> list[list[float]]:
+    """By how much each labelled row grows when the loss is multiplied by ``scale``: [rows][1]."""
+    return [[scale ** _POWERS.get(name, 2)] for name, count in _LABELLED_ROWS for _ in range(count)]

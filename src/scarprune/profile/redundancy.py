@@ -24,7 +24,7 @@ class CrossPass:
         self._pending: dict[int, torch.Tensor] = {}
         self._totals: dict[str, torch.Tensor] = {}
 
-    def begin(self, batch: int, tokens: int) -> None:
+    def begin(self, groups: np.ndarray, tokens: int) -> None:
         """Forget what an unfinished batch left."""
         self._pending.clear()
 
@@ -34,7 +34,7 @@ class CrossPass:
         core = self._core[self.sites[index].name].to(q.device)
         self._pending[index] = q.T @ q.index_select(1, core)
 
-    def commit(self, groups: np.ndarray, scale: float = 1.0) -> None:
+    def commit(self, scale: float = 1.0) -> None:
         """Add the batch to the totals; ``scale`` is what the loss was multiplied by."""
         for index, cross in self._pending.items():
             key = self.sites[index].name

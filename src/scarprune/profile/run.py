@@ -69,7 +69,7 @@ class _Run:
                 rows = self._next_rows()
                 if not self._attempt(observer, kinds, rows):
                     continue
-                observer.commit(self.groups[rows], self.state.scale)
+                observer.commit(self.state.scale)
                 self.state.next_block = int(rows[-1]) + 1
                 advance(int(tokens[rows].sum()))
                 if self.keeper.due():
@@ -107,7 +107,7 @@ class _Run:
     def _batch(self, observer: SumsPass | CrossPass, kinds: Sequence[str], rows: np.ndarray) -> None:
         length = int(self.blocks.lengths[rows[0]])
         ids = torch.from_numpy(self.blocks.ids[rows, :length])
-        observer.begin(len(rows), length)
+        observer.begin(self.groups[rows], length)
         draws = block_uniforms(self.seed, rows.tolist(), length - 1) if "model" in kinds else None
         with torch.enable_grad():
             hidden = self.head.hidden(ids)
