@@ -32,10 +32,8 @@ def stored_sites(checkpoint: Checkpoint, family: Family) -> list[Site]:
         ) from error
 
 
-def stored_selections(
-    checkpoint: Checkpoint, family: Family, plan: Plan, width: int
-) -> dict[str, tuple[Selection, str]]:
-    """Stored name -> what stays of it, and its name in the model, for every tensor that a cut touches.
+def stored_selections(checkpoint: Checkpoint, family: Family, plan: Plan, width: int) -> dict[str, Selection]:
+    """Stored name -> what stays of it, for every tensor that a cut touches.
 
     Args:
         checkpoint: the source.
@@ -50,13 +48,9 @@ def stored_selections(
     found = {canonical(site.name): site for site in stored_sites(checkpoint, family)}
     names = {canonical(planned.name): planned.name for planned in plan.sites}
     plan.check([replace(site, name=names.get(key, site.name)) for key, site in found.items()])
-    touched = {}
-    for planned in plan.sites:
-        site = found[canonical(planned.name)]
-        prefix = planned.name.removesuffix(family.down)
-        stored_prefix = site.name.removesuffix(family.down)
-        for module, parameter, selection in selections(site, planned.keep, width):
-            name = f"{module}.{parameter}"
-            if name in checkpoint.tensors:
-                touched[name] = selection, prefix + name.removeprefix(stored_prefix)
-    return touched
+    return {
+        name: selection
+        for planned in plan.sites
+        for module, parameter, selection in selections(found[canonical(planned.name)], planned.keep, width)
+        if (name := f"{module}.{parameter}") in checkpoint.tensors
+    }

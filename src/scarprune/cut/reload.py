@@ -1,7 +1,6 @@
-"""What stock transformers makes of a checkpoint; run as a script of its own that never imports scarprune.
+"""What stock transformers computes with a checkpoint; run as a script that never imports scarprune.
 
-Requests come on stdin and answers go to stdout, one JSON object a line (``runtime/child.py``):
-``shapes`` builds the config's model without weights, ``logits`` loads the checkpoint and runs it.
+Requests come on stdin and answers go to stdout, one JSON object a line (``runtime/child.py``).
 """
 
 import contextlib
@@ -64,16 +63,6 @@ def _masked(model: nn.Module, keep: Mapping[str, Any]) -> Iterator[None]:
             hook.remove()
 
 
-def shapes(folder: str, trust_remote_code: bool = False) -> dict[str, Any]:
-    """Parameter name -> shape of the model that the folder's config describes; no weights are read."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    return {"shapes": {name: list(parameter.shape) for name, parameter in model.named_parameters()}}
-
-
 def logits(
     folder: str,
     ids: list[int],
@@ -83,14 +72,12 @@ def logits(
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Save float32 logits [T, V] of one block to ``out``; ``keep`` masks: module -> width, kept channels."""
-    from transformers import AutoModelForCausalLM
+    import transformers
 
-    model, info = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        use_safetensors=True,
-        output_loading_info=True,
-        trust_remote_code=trust_remote_code,
+    options = {"trust_remote_code": trust_remote_code}
+    config = transformers.AutoConfig.from_pretrained(folder, **options)
+    model, info = _automatic(transformers, config).from_pretrained(
+        folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
     )
     for what in ("missing_keys", "mismatched_keys"):
         if info[what]:
@@ -102,9 +89,17 @@ def logits(
     return {}
 
 
+def _automatic(transformers: Any, config: Any) -> Any:
+    """The class that loads ``config``'s model whole: a multimodal one may have a text-only one beside it."""
+    made_for = transformers.AutoModelForCausalLM._model_mapping.get(type(config), None)
+    text_only = made_for is not None and made_for.config_class not in (None, type(config))
+    whole = not text_only and (made_for is not None or getattr(config, "auto_map", None))
+    return transformers.AutoModelForCausalLM if whole else transformers.AutoModelForImageTextToText
+
+
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
-        return shapes(**request) if request.pop("do") == "shapes" else logits(**request)
+        return logits(**request)
     except (OSError, ValueError, TypeError, LookupError, RuntimeError, AttributeError, ImportError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return {"error": f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"}

@@ -15,14 +15,7 @@ from scarprune.cut.report import CutReport
 from scarprune.cut.shards import files_of, write_files
 from scarprune.cut.transfer import Transfer
 from scarprune.cut.travel import PLAN, copy_companions, refuse_overlap, write_config
-from scarprune.cut.verify import (
-    probe_ids,
-    source_logits,
-    stock_errors,
-    stock_process,
-    verify_reload,
-    verify_shapes,
-)
+from scarprune.cut.verify import verify_folder
 from scarprune.cut.width import padding, stored_width
 from scarprune.errors import PlanError
 from scarprune.models.checkpoint import Checkpoint, open_checkpoint
@@ -48,15 +41,15 @@ def cut_folder(
 ) -> CutReport:
     """Cut the checkpoint in ``source`` to ``out`` without loading it: a few megabytes are held at a time.
 
-    Every written tensor is read again and compared with its slice of the source, bit for bit, and the model
-    that the new config describes is built without weights in a process of its own and its shapes compared.
+    Every written tensor is read again and compared with its slice of the source, bit for bit.
 
     Args:
         source: a model folder with safetensors files.
         plan: made for its weights.
         out: the new folder; it appears when it is whole and verified.
         overwrite: replace what is at ``out``.
-        verify: also compare logits by stock transformers with those of the masked source, on 128 tokens.
+        verify: also load the result by stock transformers, in a process of its own, and compare its logits
+            with those of the masked source on 128 tokens.
         save_dtype: ``float32``, ``bfloat16`` or ``float16``; the source's own where None.
         max_shard: bytes of a file at most; the source's own files where None.
         pad: fill narrower sites up with zero channels where widths differ.
@@ -76,21 +69,14 @@ def cut_folder(
     refuse_overlap(source, out)
     refuse_existing(out, overwrite)
     job = _job(checkpoint, plan, pad, save_dtype)
-    with atomic_folder(out, overwrite=overwrite) as folder, stock_process() as child:
+    report = _report(plan, job)
+    with atomic_folder(out, overwrite=overwrite) as folder:
         write_config(folder, job.config)
         copy_companions(source, folder, code=trust_remote_code)
-        child.send(do="shapes", folder=str(folder.absolute()), trust_remote_code=trust_remote_code)
         write_files(folder, checkpoint, files_of(checkpoint, job.transfers, max_shard))
-        with stock_errors(folder):
-            verify_shapes(child.receive()["shapes"], job.shapes, folder)
         plan.save(folder / PLAN)
-        report = _report(plan, job)
         if verify:
-            ids = probe_ids(checkpoint.config)
-            reference = source_logits(source, plan, ids, trust_remote_code=trust_remote_code, child=child)
-            difference = verify_reload(
-                folder, reference, ids, trust_remote_code=trust_remote_code, child=child
-            )
+            difference = verify_folder(source, plan, folder, trust_remote_code=trust_remote_code)
             report = replace(report, max_logit_difference=difference)
         write_card(folder, out.name, source_name or str(source), plan, report, quality, source)
     return report
@@ -98,12 +84,11 @@ def cut_folder(
 
 @dataclass(frozen=True)
 class _Job:
-    """What a cut will do: a transfer per stored tensor, the new config, the shapes its model should have."""
+    """What a cut will do."""
 
     transfers: Sequence[Transfer]
     width: int
     config: dict[str, Any]
-    shapes: dict[str, tuple[int, ...]]
 
 
 def _job(checkpoint: Checkpoint, plan: Plan, pad: bool, save_dtype: str | None) -> _Job:
@@ -113,15 +98,8 @@ def _job(checkpoint: Checkpoint, plan: Plan, pad: bool, save_dtype: str | None) 
     width = stored_width(plan, pad)
     touched = stored_selections(checkpoint, family, plan, width)
     _check_fingerprint(plan, checkpoint)
-    transfers, shapes = [], {}
-    for name, tensor in checkpoint.tensors.items():
-        selection, in_memory = touched.get(name, (None, ""))
-        transfer = Transfer(tensor, selection, dtype)
-        transfers.append(transfer)
-        if selection is not None:
-            shapes[in_memory] = transfer.target.shape
-    config = config_of_cut(checkpoint.config, family, plan, width, save_dtype)
-    return _Job(transfers, width, config, shapes)
+    transfers = [Transfer(t, touched.get(name), dtype) for name, t in checkpoint.tensors.items()]
+    return _Job(transfers, width, config_of_cut(checkpoint.config, family, plan, width, save_dtype))
 
 
 def _check_fingerprint(plan: Plan, checkpoint: Checkpoint) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
@@ -15,8 +16,6 @@ from scarprune.cut.slice import Selection
 from scarprune.cut.tensorfile import pieces, write_header
 from scarprune.errors import NumericsError
 from scarprune.models.checkpoint import Stored, read_header
-
-Advance = Callable[[float], None]  # megabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,55 +41,51 @@ class Transfer:
 
 
 def write_file(
-    path: Path, transfers: Sequence[Transfer], metadata: Mapping[str, str], advance: Advance
-) -> None:
-    """Write ``transfers`` as the safetensors file ``path`` and bring it to the disk."""
+    path: Path, transfers: Sequence[Transfer], metadata: Mapping[str, str], checks: Executor
+) -> list[Future[None]]:
+    """Write ``transfers`` as the safetensors file ``path``; what ``checks`` finds out is returned.
+
+    Each tensor is verified while the next is written, and the file is brought to the disk at the end.
+    """
     with path.open("wb") as file, _sources() as source:
-        write_header(file, [transfer.target for transfer in transfers], metadata)
-        for transfer in transfers:
+        placed = write_header(file, [transfer.target for transfer in transfers], metadata)
+        found = []
+        for transfer, tensor in zip(transfers, placed, strict=True):
             for words in transfer.pieces(source(transfer.tensor.path)):
                 file.write(words.data)
-            advance(transfer.target.nbytes / 1e6)
-        file.flush()
-        os.fsync(file.fileno())
+            file.flush()
+            found.append(checks.submit(verify_tensor, tensor, transfer))
+    return [*found, checks.submit(_settle, path, {tensor.name for tensor in placed})]
 
 
-def verify_file(path: Path, transfers: Sequence[Transfer], advance: Advance) -> None:
-    """Read ``path`` again and compare every tensor with its slice of the source, bit for bit.
+def verify_tensor(written: Stored, transfer: Transfer) -> None:
+    """Read a written tensor again and compare it with its slice of the source, bit for bit.
 
     Raises:
-        NumericsError: a tensor is missing, in excess, of another shape or dtype, or holds other bits.
+        NumericsError: any bit differs.
     """
+    with written.path.open("rb") as file, transfer.tensor.path.open("rb") as source:
+        file.seek(written.start)
+        for words in transfer.pieces(source):
+            again = np.empty_like(words)
+            if file.readinto(again.data.cast("B")) != words.nbytes or not np.array_equal(again, words):
+                raise NumericsError(
+                    f"{written.name} in {written.path.name} is not the slice of the source that was written.",
+                    hint="Is the disk sound? The output was not kept.",
+                )
+
+
+def _settle(path: Path, names: set[str]) -> None:
+    """Bring a file to the disk, and have its header read by the library and by us."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
     try:
-        with safe_open(path, framework="numpy") as opened:  # the library's own checks of the header
-            names = set(opened.keys())
+        with safe_open(path, framework="numpy") as opened:
+            readable = set(opened.keys())
     except SafetensorError as error:
         raise NumericsError(f"{path.name} was written, but cannot be read: {error}.") from error
-    written = {tensor.name: tensor for tensor in read_header(path)[0]}
-    expected = {transfer.tensor.name: transfer for transfer in transfers}
-    if not names == written.keys() == expected.keys():
-        odd = sorted(names ^ expected.keys())
-        raise NumericsError(f"{path.name} was written, but its tensors are not those of the cut: {odd[:3]}.")
-    with path.open("rb") as file, _sources() as source:
-        for name, transfer in expected.items():
-            _compare(file, written[name], transfer, source(transfer.tensor.path))
-            advance(transfer.target.nbytes / 1e6)
-
-
-def _compare(file: BufferedReader, found: Stored, transfer: Transfer, source: BufferedReader) -> None:
-    target = transfer.target
-    same = (found.dtype, found.shape) == (target.dtype, target.shape)
-    file.seek(found.start)
-    for words in transfer.pieces(source) if same else ():
-        again = np.empty_like(words)
-        if file.readinto(again.data.cast("B")) != words.nbytes or not np.array_equal(again, words):
-            same = False
-            break
-    if not same:
-        raise NumericsError(
-            f"{found.name} in {found.path.name} is not the slice of the source that was to be written.",
-            hint="Is the disk sound? The output was not kept.",
-        )
+    if not readable == {tensor.name for tensor in read_header(path)[0]} == names:
+        raise NumericsError(f"{path.name} was written, but holds {len(readable)} tensors, not {len(names)}.")
 
 
 @contextlib.contextmanager

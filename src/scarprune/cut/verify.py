@@ -6,13 +6,14 @@ transformers in a fresh process against those of the dense model with the remove
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scarprune.errors import ArtifactError, NumericsError
+from scarprune.models.checkpoint import read_config
 from scarprune.plan.plan import Plan
 from scarprune.runtime.child import Child, ChildError
 
@@ -95,36 +96,30 @@ def verify_reload(
     return difference
 
 
-def source_logits(
-    source: Path,
-    plan: Plan,
-    ids: np.ndarray,
-    *,
-    trust_remote_code: bool = False,
-    child: Child | None = None,
-) -> np.ndarray:
-    """float32 [T, V]: as ``reference_logits``, of a folder, computed in a fresh process."""
+def verify_folder(
+    source: Path, plan: Plan, folder: Path, *, trust_remote_code: bool = False, child: Child | None = None
+) -> float:
+    """As ``verify_reload``, for a folder that was cut from ``source``; both are loaded in a fresh process.
+
+    Neither model is ever in this process, nor are both at once in the other; the ids are random.
+    """
+    ids = probe_ids(read_config(source))
     keep = {site.name: [site.width, site.keep.tolist()] for site in plan.sites}
-    return _stock_logits(source, ids, child, keep=keep, trust_remote_code=trust_remote_code)
+    with _child(child) as process:
+        reference = _stock_logits(source, ids, process, keep=keep, trust_remote_code=trust_remote_code)
+        return verify_reload(folder, reference, ids, trust_remote_code=trust_remote_code, child=process)
 
 
 def _stock_logits(folder: Path, ids: np.ndarray, child: Child | None, **request: Any) -> np.ndarray:
     with tempfile.TemporaryDirectory() as scratch, _child(child) as process:
         out = Path(scratch, "logits.npy")
-        with stock_errors(folder):
+        try:
             block = ids[:LONGEST_BLOCK].tolist()
-            process.ask(do="logits", folder=str(folder.absolute()), ids=block, out=str(out), **request)
+            process.ask(folder=str(folder.absolute()), ids=block, out=str(out), **request)
+        except ChildError as error:
+            raise ArtifactError(f"Stock transformers could not load and run {folder}: {error}.") from error
         logits: np.ndarray = np.load(out, allow_pickle=False)
     return logits
-
-
-@contextlib.contextmanager
-def stock_errors(folder: str | Path) -> Iterator[None]:
-    """What a child says of ``folder`` as an error of ours."""
-    try:
-        yield
-    except ChildError as error:
-        raise ArtifactError(f"Stock transformers could not load and run {folder}: {error}.") from error
 
 
 @contextlib.contextmanager
@@ -134,16 +129,3 @@ def _child(given: Child | None) -> Iterator[Child]:
         return
     with stock_process() as fresh:
         yield fresh
-
-
-def verify_shapes(
-    found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]], folder: Path
-) -> None:
-    """Raise NumericsError unless the model of ``folder``'s config has the shapes that were written."""
-    for name, shape in expected.items():
-        if name not in found:
-            raise NumericsError(f"The model that {folder}'s config describes has no {name}.")
-        if list(found[name]) != list(shape):
-            raise NumericsError(
-                f"{folder}'s config gives {name} the shape {list(found[name])}, not {list(shape)} as written."
-            )
