@@ -11,7 +11,7 @@ from rich.table import Table
 
 from scarprune.artifacts import dump_json, refuse_existing, write_json
 
-_WIDTH_OF_PIPES = 110  # no terminal tells how wide it is
+_WIDEST = 100  # of lines that wrap; also the width of pipes, which tell none
 
 
 class Answer:
@@ -44,10 +44,9 @@ class Answer:
 
 
 def console() -> Console:
-    """A console on stdout as it is now; plain text where that is no terminal."""
+    """A console on stdout as it is now, where paragraphs wrap; plain text where that is no terminal."""
     plain = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-    if not plain.is_terminal:
-        plain.width = _WIDTH_OF_PIPES
+    plain.width = min(plain.width, _WIDEST) if plain.is_terminal else _WIDEST
     return plain
 
 

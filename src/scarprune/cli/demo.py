@@ -63,15 +63,16 @@ def _title(console: "Console", text: str) -> None:
 def _model(console: "Console", story: "Story") -> None:
     from scarprune.cli.words import parameters
 
-    model, blocks = story.loaded[0], story.calibration
-    count = sum(parameter.numel() for parameter in model.parameters())
+    blocks = story.calibration
+    count = sum(parameter.numel() for parameter in story.loaded[0].parameters())
     _title(console, f"1. Measure {story.setting.name}")
+    sites = story.profile.sites
     console.print(
-        f"{parameters(count)} parameters. Each feed-forward channel is watched while the model predicts\n"
-        f"{blocks.targets:,} tokens of novels ({len(blocks)} blocks of {blocks.ids.shape[1]})."
+        f"{parameters(count)} parameters, {sum(site.width for site in sites):,} channels in {len(sites)} "
+        "feed-forward networks. "
+        f"Each channel was watched while the model predicted {blocks.targets:,} tokens of novels "
+        f"({len(blocks)} blocks of {blocks.ids.shape[1]})."
     )
-    channels = sum(site.width for site in story.profile.sites)
-    console.print(f"{channels:,} channels in {len(story.profile.sites)} feed-forward networks measured.")
 
 
 def _loss(console: "Console", story: "Story") -> None:
@@ -79,7 +80,9 @@ def _loss(console: "Console", story: "Story") -> None:
     from scarprune.stats.summary import spread
 
     _title(console, "2. Where the loss sits")
-    console.print("The core is the 1% of a network's channels with the largest loss proxy. It holds:\n")
+    console.print(
+        "The core is the 1% of a network's channels with the largest loss proxy. Of all of it they hold:\n"
+    )
     shares = story.core_shares
     largest = max(share or 0.0 for share in shares.values())
     for site in story.profile.sites:
@@ -87,14 +90,14 @@ def _loss(console: "Console", story: "Story") -> None:
         if share is not None:
             console.print(f"  layer {site.layer:>2}  {percent(share):>6}  {bar(share / largest, _BAR)}")
     median = spread(shares.values()).median or 0.0
-    console.print(f"\nMedian {percent(median)}; spread evenly it would be 1%. Quoted, not measured here:")
-    smollm2 = story.setting.source != "demo"
-    console.print(f"{'' if smollm2 else _SMOLLM2_CORE + ', '}{_PAPER_CORE}.")
-    if not smollm2:
+    console.print(f"\nMedian {percent(median)}; spread evenly it would be 1%.", end=" ")
+    if story.setting.source == "demo":
         console.print(
-            "This small model is weakly concentrated: it shows how the tool works, not how strong the\n"
-            "effect is."
+            f"Quoted, not measured here: {_SMOLLM2_CORE}, {_PAPER_CORE}. This small model is weakly "
+            "concentrated: it shows how the tool works, not how strong the effect is."
         )
+    else:
+        console.print(f"Quoted, not measured here: {_PAPER_CORE}.")
 
 
 def _rankings(console: "Console", story: "Story") -> None:
@@ -106,15 +109,15 @@ def _rankings(console: "Console", story: "Story") -> None:
     blocks = story.evaluation
     _title(console, f"3. Without {SPARSITY:.0%} of all channels")
     console.print(
-        f"Perplexity on {blocks.targets:,} tokens by other authors ({len(blocks)} blocks of\n"
+        f"Perplexity on {blocks.targets:,} tokens of novels by other authors ({len(blocks)} blocks of "
         f"{blocks.ids.shape[1]}), with the channels that stay chosen by different rankings:\n"
     )
-    rows = [("dense: all channels", shorten(story.dense.perplexity), "")]
+    rows = [("all channels", shorten(story.dense.perplexity), "")]
     for ranking in RANKINGS:
         judged = story.pruned[ranking.key]
         rows.append((ranking.words, shorten(judged.perplexity), with_error(*excess(story.dense, judged))))
-    console.print(table(("ranking", "perplexity", "excess, nats ± s.e."), rows))
-    console.print("excess = ln(perplexity / dense perplexity); its standard error is paired over blocks.")
+    console.print(table(("channels that stay", "perplexity", "excess, nats ± s.e."), rows))
+    console.print("\nexcess = ln(perplexity / perplexity with all channels), its error paired over blocks.")
 
 
 def _checkpoint(console: "Console", story: "Story") -> None:
@@ -122,18 +125,21 @@ def _checkpoint(console: "Console", story: "Story") -> None:
 
     _title(console, "4. Cut: a smaller checkpoint that stock transformers loads")
     console.print(show.sizes(story.cut))
-    console.print(f"Verified: {show.verified(story.cut)}.")
+    console.print(f"\nVerified: {show.verified(story.cut)}.")
 
 
 def _sentence(console: "Console", story: "Story") -> None:
+    from scarprune.cli.answer import facts
+
     _title(console, "5. A sentence before and after")
-    console.print(story.setting.prompt + " ...", style="italic")
-    console.print(f"  dense:  {_line(story.dense_words)}")
-    console.print(f"  pruned: {_line(story.pruned_words)}")
+    begin = story.setting.prompt
+    console.print(
+        facts([("dense", _line(begin + story.dense_words)), ("pruned", _line(begin + story.pruned_words))])
+    )
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(text.split()) + " ..."
 
 
 def _end(console: "Console", out: Path, seconds: float) -> None:

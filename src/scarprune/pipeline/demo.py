@@ -81,7 +81,7 @@ def setting(which: str | None) -> Setting:
             name="the built-in model",
             source="demo",
             length=512,
-            calibration=64,
+            calibration=32,
             evaluation=16,
             prompt="The old house stood at the end of the lane, and",
         )
@@ -90,7 +90,7 @@ def setting(which: str | None) -> Setting:
             name="SmolLM2-135M-Instruct",
             source=str(demo.smollm2_path()),
             length=128,
-            calibration=16,
+            calibration=12,
             evaluation=8,
             prompt="The old house stood at the end of the lane, and",
         )
