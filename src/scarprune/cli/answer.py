@@ -1,6 +1,7 @@
 """Where a command's result goes: words and tables for people on stdout, JSON for programs."""
 
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from scarprune.artifacts import dump_json, refuse_existing, write_json
 
@@ -60,11 +62,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 
     return made
 
 
-def facts(pairs: Iterable[tuple[str, str]]) -> Table:
-    """Names and values, one pair a line."""
-    made = Table(box=None, pad_edge=False, show_header=False)
-    made.add_column(style="bold", no_wrap=True)
-    made.add_column(overflow="fold")
-    for pair in pairs:
-        made.add_row(*pair)
-    return made
+def facts(pairs: Sequence[tuple[str, str]]) -> Text:
+    """Names and values, one pair a line; long values go on below themselves, and no path is broken."""
+    indent = max(len(name) for name, _ in pairs) + 2
+    lines = []
+    for name, value in pairs:
+        wrapped = textwrap.wrap(value, _WIDEST - indent, break_long_words=False, break_on_hyphens=False)
+        lines.append(Text.assemble((name.ljust(indent), "bold"), ("\n" + " " * indent).join(wrapped)))
+    return Text("\n", no_wrap=True, overflow="ignore").join(lines)
