@@ -31,7 +31,7 @@ _NUMBERS_PER_TOKEN = 64  # times the hidden size: generous for one layer's activ
 
 @dataclass(frozen=True, eq=False)
 class Perplexity:
-    """The losses of one model on blocks (method.md 8).
+    """The losses of one model on blocks.
 
     Attributes:
         block_nats: float64 [n], summed loss of each block's targets.
@@ -139,7 +139,8 @@ class _Walk:
         self.head = head
         self.blocks = blocks
         self.vocabulary = vocabulary
-        self.device = next(p for p in model.parameters() if p.device.type != "meta").device
+        devices = (p.device for p in model.parameters() if p.device.type != "meta")
+        self.device = next(devices, torch.device("cpu"))  # all weights are meta where all are offloaded
         self.batch = batch
         self.tokens = _tokens_at_once(model, self.device)
 

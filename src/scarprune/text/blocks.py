@@ -91,7 +91,7 @@ def read_blocks(
     field: str = "text",
     skip: Blocks | None = None,
 ) -> Blocks:
-    """Read a text source, tokenize it, cut it to blocks and draw ``count`` of them (method.md 8).
+    """Read a text source, tokenize it, cut it to blocks and draw ``count`` of them.
 
     Args:
         source: what ``read_documents`` reads, or a ``.npy`` file of token ids [n, T]: all its rows in order,
@@ -107,7 +107,7 @@ def read_blocks(
         bos: whether BOS stands in front of a block; None where the tokenizer has one.
         separator: ``eos`` joins packed documents by the tokenizer's EOS where it has one; None by nothing.
         field: which field of a row holds the text.
-        skip: blocks, cut in the same way, whose text must not be used again.
+        skip: blocks, cut in the same way or given as ids, whose text must not be used again.
 
     Raises:
         TextError: an unreadable source, or fewer blocks in it than asked for.
@@ -125,13 +125,20 @@ def read_blocks(
         )
     cutting = choose_cutting(tokenizer, protocol, length, bos, separator)
     pieces = cutting.cut(read_documents(name, field=field, tokenizer=tokenizer), tokenizer)
+    return _drawn(name, pieces, cutting, count, seed, skip)
+
+
+def _drawn(
+    name: str, pieces: Pieces, cutting: Cutting, count: int | None, seed: int, skip: Blocks | None
+) -> Blocks:
+    """``count`` of the pieces, spread over the text, or all of them."""
     if skip is not None:
-        pieces = _leave_out(pieces, skip, protocol, cutting)
+        pieces = _leave_out(pieces, skip, cutting.protocol, cutting.front)
     found, wanted = len(pieces), 1 if count is None else count
     if found < wanted:
-        besides = "" if skip is None else " besides those already in use"
         raise TextError(
-            f"{name} gives {found} blocks of {length} tokens{besides}; {wanted} were asked for.",
+            f"{name} gives {found} blocks of {cutting.length} tokens{_besides(skip)}; "
+            f"{wanted} were asked for.",
             hint="Use a shorter --length, fewer --blocks or more text.",
         )
     if count is not None:
@@ -140,7 +147,7 @@ def read_blocks(
         ids=pieces.padded(cutting.front),
         lengths=pieces.lengths + cutting.lead,
         bytes=pieces.bytes,
-        protocol=protocol,
+        protocol=cutting.protocol,
         source=name,
         documents=pieces.documents,
         bos=cutting.front is not None,
@@ -161,26 +168,30 @@ def _given(
         pieces = _leave_out(pieces, skip, "tokens", None)
     wanted = len(pieces) or 1 if count is None or count is DEFAULT_COUNT else count
     if len(pieces) < wanted:
-        besides = "" if skip is None else " besides those already in use"
         raise TextError(
-            f"{path} holds {len(pieces)} blocks{besides}; {wanted} were asked for.",
+            f"{path} holds {len(pieces)} blocks{_besides(skip)}; {wanted} were asked for.",
             hint="Use fewer --blocks or a file with more rows.",
         )
     pieces = pieces.take(np.arange(wanted))
     return Blocks(pieces.padded(), pieces.lengths, None, "tokens", str(path), bos=bos, seed=seed)
 
 
-def _leave_out(pieces: Pieces, skip: Blocks, protocol: str, cutting: Cutting | None) -> Pieces:
-    """The pieces whose tokens are those of no block in ``skip``."""
-    lead = 0 if cutting is None else cutting.lead
-    size = lead + int(pieces.lengths.max(initial=0))
-    alike = protocol == "documents" or skip.ids.shape[1] == size or not len(pieces)
-    if skip.protocol != protocol or not alike or (cutting is not None and skip.bos != bool(lead)):
+def _leave_out(pieces: Pieces, skip: Blocks, protocol: str, front: int | None) -> Pieces:
+    """The pieces that make, with ``front`` before them, no block of ``skip``."""
+    first = np.array([] if front is None else [front], dtype=np.int64)
+    size = len(first) + int(pieces.lengths.max(initial=0))
+    alike = "tokens" in (protocol, skip.protocol) or (skip.protocol, skip.bos) == (protocol, len(first) > 0)
+    if not alike or (len(pieces) and protocol != "documents" and skip.ids.shape[1] != size):
         raise ArgumentError(
             f"The blocks to skip are cut as {skip.protocol!r} to {skip.ids.shape[1]} tokens, these as "
             f"{protocol!r} to {size}.",
             hint="Cut both with the same length, protocol and BOS.",
         )
-    used = {row[lead:end].tobytes() for row, end in zip(skip.ids, skip.lengths, strict=True)}
-    fresh = [i for i in range(len(pieces)) if pieces[i].astype(np.int64).tobytes() not in used]
+    used = {row[:end].tobytes() for row, end in zip(skip.ids, skip.lengths, strict=True)}
+    head = first.tobytes()
+    fresh = [i for i in range(len(pieces)) if head + pieces[i].astype(np.int64).tobytes() not in used]
     return pieces.take(np.array(fresh, dtype=np.int64))
+
+
+def _besides(skip: Blocks | None) -> str:
+    return "" if skip is None else " besides those already in use"

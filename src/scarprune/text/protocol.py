@@ -1,4 +1,4 @@
-"""The protocols by which text is cut (method.md 8): packed, contiguous, documents."""
+"""The protocols by which text is cut: packed, contiguous, documents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -140,6 +140,13 @@ def test_the_model_is_left_as_it_was_and_dropout_is_off(rows, blocks_of):
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
 
 
+def test_weights_that_accelerate_moves(model, rows, blocks_of):
+    expected = perplexity(model, blocks_of(rows)).block_nats
+    offloaded = tiny_model("llama")
+    cpu_offload(offloaded, execution_device=torch.device("cpu"))
+    np.testing.assert_allclose(perplexity(offloaded, blocks_of(rows)).block_nats, expected, rtol=1e-6)
+
+
 class TestRefusals:
     def test_an_id_outside_the_vocabulary(self, model, blocks_of):
         with pytest.raises(TextError, match=f"token id {VOCABULARY}, .* has {VOCABULARY} ids"):

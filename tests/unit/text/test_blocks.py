@@ -190,6 +190,15 @@ class TestDraw:
         with pytest.raises(TextError, match=r"gives 0 blocks of 16 tokens besides those already in use"):
             read_blocks(long, tokenizer, None, 16, skip=everything)
 
+    def test_blocks_given_as_ids_can_be_skipped(self, long, tokenizer, tmp_path):
+        np.save(tmp_path / "used.npy", read_blocks(long, tokenizer, 40, 16).ids)
+        used = read_blocks(tmp_path / "used.npy", None)
+        by_ids = read_blocks(long, tokenizer, None, 16, skip=used)
+        assert (
+            by_ids.fingerprint
+            == read_blocks(long, tokenizer, None, 16, skip=read_blocks(long, tokenizer, 40, 16)).fingerprint
+        )
+
     def test_skipping_needs_the_same_cut(self, long, tokenizer):
         used = read_blocks(long, tokenizer, 4, 16)
         with pytest.raises(ArgumentError, match="cut as 'packed' to 16 tokens, these as 'packed' to 32"):
