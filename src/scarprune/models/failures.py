@@ -1,6 +1,7 @@
 """What transformers raises while loading, as one sentence about what was loaded."""
 
 import contextlib
+import struct
 from collections.abc import Iterator
 
 from huggingface_hub.errors import StrictDataclassError
@@ -13,10 +14,11 @@ _LIBRARY_ERRORS = (
     OSError,
     ValueError,
     TypeError,
-    KeyError,
+    LookupError,
     AttributeError,
     ImportError,
     RuntimeError,
+    struct.error,
     StrictDataclassError,
 )
 _UNKNOWN_ARCHITECTURE = ("does not recognize this architecture", "is not supported yet")

@@ -34,7 +34,7 @@ def family_of_model(model: Any) -> Family:
     if family is None:
         family = detect_family(model)
         setattr(model, _DETECTED, family)
-        readers = " and ".join(path for path in (family.gate, family.up) if path and path != family.gate)
+        readers = " and ".join(dict.fromkeys(path for path in (family.gate, family.up) if path))
         remark(
             f"{family.name} is no family scarprune knows. Its feed-forward networks were found by structure: "
             f"{readers} -> {family.down} in {family.layers}."

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scarprune.errors import UnsupportedModelError
 from scarprune.models.checkpoint import ITEM_BYTES, Stored, open_checkpoint
 from scarprune.models.names import OUTPUT, canonical
 
@@ -49,13 +50,19 @@ def fingerprint_folder(path: str | Path) -> str:
 
 
 def fingerprint_model(model: "nn.Module") -> str:
-    """The fingerprint of the weights in memory, or of what ``load_model`` read them from while unchanged."""
+    """The fingerprint of the weights in memory, or of what ``load_model`` read them from while unchanged.
+
+    Raises:
+        UnsupportedModelError: weights are offloaded, and the model did not come from ``load_model``.
+    """
     carried: _Carried | None = getattr(model, _CARRIED, None)
     found = _of_memory(model)
-    if carried is not None and found == carried.of_memory:
+    if carried is not None and found in (None, carried.of_memory):
         return carried.of_source
     if found is None:
-        found = _digest([(canonical(n), tuple(t.shape), np.zeros(0)) for n, t in _matrices(model)])
+        raise UnsupportedModelError(
+            "This model's weights are offloaded and cannot be recognised.", hint="Load it with load_model."
+        )
     return found
 
 

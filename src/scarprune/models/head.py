@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from scarprune.models.context import vocabulary_size
 from scarprune.models.family import known_family, read, text_config
 from scarprune.models.forward import forward, input_device
 
@@ -50,15 +51,20 @@ class Head:
 def find_head(model: nn.Module) -> Head:
     """The head of ``model``, checked once against the model's own logits of a few tokens."""
     config: Any = getattr(model, "config", None)
+    plain = Head(model)
+    candidates = [plain]
     family = known_family(config)
-    text = text_config(config)
-    scale, softcap = 1.0, None
     if family is not None:
-        scale *= _number(text, family.logit_scale_key) or 1.0
-        scale /= _number(text, family.logit_divisor_key) or 1.0
-        softcap = _number(text, family.softcap_key)
-    head = Head(model, scale=scale, softcap=softcap)
-    return head if _agrees(head) else Head(model, chunked=False)
+        text = text_config(config)
+        scale = (_number(text, family.logit_scale_key) or 1.0) / (
+            _number(text, family.logit_divisor_key) or 1.0
+        )
+        declared = Head(model, scale=scale, softcap=_number(text, family.softcap_key))
+        if declared != plain:
+            candidates.insert(0, declared)  # a multimodal wrapper may leave out what the language model does
+    sample = _sample(model)
+    found = None if sample is None else next((head for head in candidates if _agrees(head, *sample)), None)
+    return found or Head(model, chunked=False)
 
 
 def _number(config: Any, key: str | None) -> float | None:
@@ -67,25 +73,28 @@ def _number(config: Any, key: str | None) -> float | None:
 
 
 @torch.no_grad()
-def _agrees(head: Head) -> bool:
-    """Whether base model and head make the model's own logits, as far as rounding lets one see."""
-    model: Any = head.model
+def _sample(model: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Final hidden states and the model's own logits of a few tokens; None where there are no such states."""
     base, linear = getattr(model, "base_model", model), model.get_output_embeddings()
     if base is model or linear is None:
-        return False
+        return None
+    rows = vocabulary_size(model)
+    ids = ((torch.arange(_PROBE_TOKENS) * 7919 + rows // 2) % rows)[None].to(input_device(model))
     captured: list[Any] = []
     handle = base.register_forward_hook(lambda module, args, output: captured.append(output))
-    rows = int(model.get_input_embeddings().num_embeddings)
-    ids = (torch.arange(_PROBE_TOKENS) * 7919 % rows)[None].to(input_device(model))
     try:
-        expected = forward(model, ids).logits
+        logits = forward(model, ids).logits
     finally:
         handle.remove()
     # OPT's causal model calls the decoder inside its base model, past the hook.
     output = captured[0] if captured else forward(base, ids)
     hidden = getattr(output, "last_hidden_state", None)
-    if hidden is None or hidden.shape[:2] != ids.shape:
-        return False
+    return None if hidden is None or hidden.shape[:2] != ids.shape else (hidden, logits)
+
+
+@torch.no_grad()
+def _agrees(head: Head, hidden: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether ``head`` makes the model's own logits, as far as rounding lets one see."""
     found = head.logits(hidden)
     if found.shape != expected.shape:
         return False

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -19,12 +20,14 @@ from scarprune.errors import UnsupportedModelError
 from scarprune.models.context import vocabulary_size
 from scarprune.models.family import Family, Kind, read, refuse_experts, text_config
 from scarprune.models.forward import forward, input_device
+from scarprune.models.quiet import quiet
 from scarprune.models.weights import linear_shape
 
 _TOKENS = 4
 _CHANNELS = 3  # probed per reader
 _PUSH = 2.5  # added to a reader's output: far enough to wake a ReLU
 _WIDTH_NAMES = ("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner", "d_ff", "d_inner", "inner_dim")
+_MISFITS = (ValueError, TypeError, AttributeError, RuntimeError, ZeroDivisionError, AssertionError)
 
 Shapes = Mapping[str, tuple[int, int]]
 
@@ -100,7 +103,10 @@ def _verified(
 ) -> tuple[_Candidate, dict[str, int]] | None:
     """The candidate with its true readers, or None where it is no feed-forward network."""
     down = model.get_submodule(f"{layer}.{candidate.down}")
-    ids = (torch.arange(2 * _TOKENS) * 7919 % vocabulary_size(model)).view(2, _TOKENS)
+    rows = vocabulary_size(model)
+    ids = ((torch.arange(2 * _TOKENS) * 7919 + rows // 2) % rows).view(
+        2, _TOKENS
+    )  # 0 is often padding: all zeros
     readers = {
         path: parts
         for path, parts in candidate.readers.items()
@@ -224,8 +230,8 @@ def _as_family(
 def _width_key(model: Any, down: str, width: int) -> str | None:
     """The config's name for the width: with another number there, the model is built with that width."""
     stated = text_config(model.config).to_dict()
-    names = [key for key, value in stated.items() if type(value) is int and value == width]
-    names += [key for key in _WIDTH_NAMES if key in stated and stated[key] is None]
+    names = [key for key in _WIDTH_NAMES if key in stated and stated[key] in (width, None)]
+    names += [key for key, value in stated.items() if type(value) is int and value == width]
     return next((key for key in names if _built_width(model, key, width - 1, down) == width - 1), None)
 
 
@@ -233,8 +239,8 @@ def _built_width(model: Any, key: str, width: int, down: str) -> int | None:
     config = type(model.config).from_dict(model.config.to_dict())
     setattr(text_config(config), key, width)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), quiet():
             shape = linear_shape(type(model)(config).get_submodule(down))
-    except (ValueError, TypeError, AttributeError, RuntimeError, ZeroDivisionError, AssertionError):
+    except (*_MISFITS, StrictDataclassError):
         return None  # the key means something else, and its values must fit others'
     return None if shape is None else shape[0]
