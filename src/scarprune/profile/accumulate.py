@@ -20,8 +20,8 @@ from scarprune.profile.sums import (
 
 _CACHED_ELEMENTS = 1 << 15
 # Rows of what one reduction over tokens gives: first what depends on the labels, then what u alone gives.
-_REDUCED = (*BANDED_LABELLED, *BANDED)
-_S, _Q, _Q2, _U2 = (_REDUCED.index(name) for name in ("sum_s", "sum_q", "sum_q2", "sum_u2"))
+_REDUCED = (*BANDED_LABELLED, *BANDED, "sum_abs_u")
+_S, _Q, _Q2, _U2, _ABS_U = map(_REDUCED.index, ("sum_s", "sum_q", "sum_q2", "sum_u2", "sum_abs_u"))
 # How a sum grows with the loss: u and s enter to these powers of s.
 _POWERS = {"sum_s": 1, "sum_q": 1, "sum_abs_q": 1, "sum_q4": 4, "block_q2_squared": 4, "groups_G": 1}
 
@@ -41,7 +41,7 @@ def reduce_tokens(u: torch.Tensor, s: torch.Tensor, with_u: bool) -> torch.Tenso
     q2 = q * q
     rows = [s.sum(1), (s * s).sum(1), q.sum(1), q.abs().sum(1), q2.sum(1), (q2 * q2).sum(1), (q * s).sum(1)]
     if with_u:
-        rows += [u.sum(1), (u * u).sum(1)]
+        rows += [u.sum(1), (u * u).sum(1), u.abs().sum(1)]
     return torch.stack(rows)
 
 
@@ -78,10 +78,9 @@ def site_sums(
     ]
     if not with_u:
         return torch.cat(labelled), None
-    floats, u2 = wide(u), blocks[_U2]
     halves = membership.view(ACTIVATION_GROUPS, -1, membership.shape[1]).sum(1)
-    shared = [banded[len(BANDED_LABELLED) :].flatten(0, 1), _by_group(u2, halves)]
-    shared += [item.of_blocks(floats, u2)[None].to(u2) for item in statistics]
+    shared = [banded[len(BANDED_LABELLED) : -1].flatten(0, 1), _by_group(blocks[_U2], halves)]
+    shared += [item.of_blocks(u, blocks[_ABS_U], blocks[_U2])[None] for item in statistics]
     return torch.cat(labelled), torch.cat(shared)
 
 
