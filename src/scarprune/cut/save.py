@@ -1,6 +1,7 @@
 """A model in memory to a folder that stock transformers loads, with its plan and a model card."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def save_model(
     dtypes = saved_dtypes(model, save_dtype)
     report = None if plan is None else report_of(model, plan, save_dtype)
     with atomic_folder(out, overwrite=overwrite) as folder:
-        model.save_pretrained(folder, state_dict=_cast(model, dtypes))
+        with _generation_config_as_it_is(model, folder):
+            model.save_pretrained(folder, state_dict=_cast(model, dtypes))
         _state_dtype(folder, dtypes[next(iter(dict(model.named_parameters())))])
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
@@ -63,6 +65,21 @@ def save_model(
             write_card(folder, out.name, source, plan, report, quality)
         if check is not None:
             check(folder)
+
+
+@contextlib.contextmanager
+def _generation_config_as_it_is(model: Any, folder: Path) -> Iterator[None]:
+    """Save the generation config unjudged: ``save_pretrained`` refuses some that published models have."""
+    kept = getattr(model, "generation_config", None)
+    if kept is None:
+        yield
+        return
+    model.generation_config = type(kept)()
+    try:
+        yield
+    finally:
+        model.generation_config = kept
+    kept.to_json_file(folder / "generation_config.json")
 
 
 def _cast(model: Any, dtypes: dict[str, torch.dtype]) -> dict[str, torch.Tensor]:

@@ -1,6 +1,6 @@
 """From folder to folder: shard by shard, in little memory, without torch or transformers in the process."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ def cut_folder(
     trust_remote_code: bool = False,
     source_name: str | None = None,
     quality: Quality | None = None,
+    check: Callable[[Path], float | None] | None = None,
 ) -> CutReport:
     """Cut the checkpoint in ``source`` to ``out`` without loading it: a few megabytes are held at a time.
 
@@ -56,6 +57,8 @@ def cut_folder(
         trust_remote_code: copy Python files, and run them where the result is verified.
         source_name: what the model card calls the source, such as its hub id; the path where None.
         quality: perplexities for the model card.
+        check: another verification, called with the folder before it takes its name: what it raises leaves
+            nothing behind, and the difference of logits that it returns goes into the report.
 
     Raises:
         ArtifactError: a damaged source, an existing ``out``, a full disk.
@@ -76,8 +79,12 @@ def cut_folder(
         write_files(folder, checkpoint, files_of(checkpoint, job.transfers, max_shard))
         plan.save(folder / PLAN)
         if verify:
-            difference = verify_folder(source, plan, folder, trust_remote_code=trust_remote_code)
+            difference = verify_folder(
+                source, plan, folder, dtype=save_dtype or "auto", trust_remote_code=trust_remote_code
+            )
             report = replace(report, max_logit_difference=difference)
+        if check is not None:
+            report = replace(report, max_logit_difference=check(folder))
         write_card(folder, out.name, source_name or str(source), plan, report, quality, source)
     return report
 

@@ -97,17 +97,24 @@ def verify_reload(
 
 
 def verify_folder(
-    source: Path, plan: Plan, folder: Path, *, trust_remote_code: bool = False, child: Child | None = None
+    source: Path,
+    plan: Plan,
+    folder: Path,
+    *,
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    child: Child | None = None,
 ) -> float:
-    """As ``verify_reload``, for a folder that was cut from ``source``; both are loaded in a fresh process.
+    """As ``verify_reload``, for a folder that was cut from ``source`` and saved in ``dtype``.
 
-    Neither model is ever in this process, nor are both at once in the other; the ids are random.
+    Both are loaded in a fresh process, one after the other; the token ids are random.
     """
     ids = probe_ids(read_config(source))
     keep = {site.name: [site.width, site.keep.tolist()] for site in plan.sites}
+    how: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code}
     with _child(child) as process:
-        reference = _stock_logits(source, ids, process, keep=keep, trust_remote_code=trust_remote_code)
-        return verify_reload(folder, reference, ids, trust_remote_code=trust_remote_code, child=process)
+        reference = _stock_logits(source, ids, process, keep=keep, **how)
+        return verify_reload(folder, reference, ids, child=process, **how)
 
 
 def _stock_logits(folder: Path, ids: np.ndarray, child: Child | None, **request: Any) -> np.ndarray:
