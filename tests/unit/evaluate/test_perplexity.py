@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from accelerate import cpu_offload
 
 from scarprune.errors import ArgumentError, MemoryBudgetError, NumericsError, TextError
 from scarprune.evaluate import perplexity as perplexity_module
