@@ -93,13 +93,7 @@ class Profile:
         Raises:
             ArtifactError: the profile does not hold it; the message says how to get it.
         """
-        key = self._key(site, name, labels)
-        try:
-            array = self.tensors[key]
-        except KeyError:
-            raise ArtifactError(
-                f"This profile does not hold {key}.", hint=self._how_to_complete(name, labels)
-            ) from None
+        array = self._find(site, name, labels)
         return array.astype(np.float64) if array.dtype.kind == "f" else array
 
     def total(
@@ -113,8 +107,26 @@ class Profile:
         banded = name in BANDED or name in BANDED_LABELLED
         if not banded and chosen != list(ALL_BANDS):
             raise ArgumentError(f"{name} is kept over all positions; bands={tuple(bands)} cannot be chosen.")
-        arrays = {site.name: self.get(site.name, name, labels) for site in self.sites}
-        return {key: a[chosen].sum(axis=0) if banded else a for key, a in arrays.items()}
+        if not banded:
+            return {site.name: self.get(site.name, name, labels) for site in self.sites}
+        first, *others = chosen
+        totals = {}
+        for site in self.sites:
+            bands_of_site = self._find(site.name, name, labels)
+            total = bands_of_site[first].astype(np.float64)
+            for band in others:
+                total += bands_of_site[band]
+            totals[site.name] = total
+        return totals
+
+    def _find(self, site: str, name: str, labels: str) -> np.ndarray:
+        key = self._key(site, name, labels)
+        try:
+            return self.tensors[key]
+        except KeyError:
+            raise ArtifactError(
+                f"This profile does not hold {key}.", hint=self._how_to_complete(name, labels)
+            ) from None
 
     def _key(self, site: str, name: str, labels: str) -> str:
         return f"{site}/model/{name}" if labels == "model" and name in LABELLED else f"{site}/{name}"

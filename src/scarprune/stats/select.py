@@ -17,10 +17,26 @@ def largest(values: np.ndarray, k: int) -> np.ndarray:
         return np.empty(0, dtype=np.int64)
     if k >= len(values):
         return np.arange(len(values), dtype=np.int64)
-    bar = np.partition(values, len(values) - k)[len(values) - k]
-    above = np.flatnonzero(values > bar)
-    at_bar = np.flatnonzero(values == bar)[: k - len(above)]
+    candidates = _reach(values, k)
+    chosen = values[candidates]
+    bar = np.partition(chosen, len(chosen) - k)[len(chosen) - k]
+    above = candidates[chosen > bar]
+    at_bar = candidates[chosen == bar][: k - len(above)]
     return np.sort(np.concatenate([above, at_bar])).astype(np.int64)
+
+
+def _reach(values: np.ndarray, k: int) -> np.ndarray:
+    """Ascending indices of a few values that the ``k`` largest, and all equal to one of them, are among.
+
+    The k-th largest of maxima over disjoint sets is reached by k values at least. Finding it first makes
+    choosing a core of 143 of 14,336 channels several times faster.
+    """
+    rows = len(values) // (2 * k)
+    if rows < 2:
+        return np.arange(len(values))
+    columns = len(values) // rows
+    maxima = values[: rows * columns].reshape(rows, columns).max(axis=0)
+    return np.flatnonzero(values >= np.partition(maxima, columns - k)[columns - k])
 
 
 def outside(indices: np.ndarray, count: int) -> np.ndarray:
