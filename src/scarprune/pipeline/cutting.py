@@ -1,6 +1,6 @@
 """From a plan to a verified checkpoint, on whichever way the source allows."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,9 @@ from scarprune.plan.plan import Plan
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from scarprune.cut.card import Quality
+    from scarprune.models.source import Origin
 
 # What cuts a model in memory is imported where it is used: a folder is cut without torch in the process.
 
@@ -57,13 +60,15 @@ def cut(
     from scarprune.cut.verify import probe_ids
 
     model, tokenizer = loading.load(source)
-    ids = probe_ids(model.config.to_dict()) if verify else None
-    return cut_loaded(
+    reference = cut_in_memory(
+        model, plan, ids=probe_ids(model.config.to_dict()), save_dtype=save_dtype, pad=pad, verify=verify
+    )
+    return save_cut(
         model,
         tokenizer,
         plan,
         out,
-        ids=ids,
+        reference,
         save_dtype=save_dtype,
         pad=pad,
         loading=loading,
@@ -71,54 +76,79 @@ def cut(
     )
 
 
-def cut_loaded(
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a reloaded checkpoint must compute: float32 logits [T, V] of the block ``ids`` [T]."""
+
+    ids: "np.ndarray"
+    logits: "np.ndarray"
+
+
+def cut_in_memory(
+    model: Any,
+    plan: Plan,
+    *,
+    ids: "np.ndarray",
+    save_dtype: str | None = None,
+    pad: bool = False,
+    verify: bool = True,
+) -> Reference | None:
+    """Cut ``model``; returns what it computed on ``ids`` while its channels were only masked.
+
+    Args:
+        model: from ``Loading.load``, not yet cut.
+        plan: made for its weights.
+        ids: int64 [T], the block to verify on.
+        save_dtype: what it will be saved in; the weights in memory take the values that will be saved.
+        pad: give sites of different widths the widest, filled up with channels of zeros.
+        verify: whether to compute the reference at all.
+    """
+    from scarprune.cut.prune import prune_model
+    from scarprune.cut.verify import LONGEST_BLOCK, reference_logits
+
+    if save_dtype is not None or _folder(model) is None:
+        _round(model, save_dtype, plan.fingerprint)
+    ids = ids[:LONGEST_BLOCK]
+    reference = Reference(ids, reference_logits(model, plan, ids)) if verify else None
+    prune_model(model, plan, pad=pad)
+    return reference
+
+
+def save_cut(
     model: Any,
     tokenizer: Any | None,
     plan: Plan,
     out: Path,
+    reference: Reference | None,
     *,
-    ids: "np.ndarray | None",
     save_dtype: str | None = None,
     pad: bool = False,
     loading: Loading = Loading(),
+    quality: "Quality | None" = None,
     overwrite: bool = False,
 ) -> CutReport:
-    """Cut ``model`` in memory and write ``out``; afterwards both are the same smaller model.
+    """Write a model that ``cut_in_memory`` cut, and verify what was written against ``reference``.
 
-    A folder is still cut from disk, tensor by tensor, so that what is saved are slices of what was stored.
+    Where the model came from a folder, that is cut once more, tensor by tensor, so that what is saved are
+    slices of what was stored; else the weights in memory are saved.
 
-    Args:
-        model: from ``Loading.load``, not yet cut.
-        tokenizer: its own, or None.
-        plan: made for its weights.
-        out: the new folder.
-        ids: int64 [T], the block to verify logits on; None for no reload.
-        save_dtype: of the saved tensors.
-        pad: store sites of different widths with channels of zeros.
-        loading: how the model was loaded.
-        overwrite: replace ``out`` where it is there.
+    Raises:
+        NumericsError: stock transformers computes something else in a fresh process; nothing is left behind.
     """
-    from scarprune.cut.prune import prune_model, report_of
+    from scarprune.cut.prune import report_of
     from scarprune.cut.save import save_model
-    from scarprune.cut.verify import reference_logits, verify_reload
-    from scarprune.models.family import known_family
-    from scarprune.models.source import origin_of
+    from scarprune.cut.verify import verify_reload
 
-    origin = origin_of(model)
-    from_disk = origin is not None and not origin.gguf and known_family(model.config) is not None
-    if save_dtype is not None or not from_disk:
-        _round(model, save_dtype, plan.fingerprint)
-    reference = None if ids is None else reference_logits(model, plan, ids)
     dtype, remote = str(model.dtype).removeprefix("torch."), loading.trust_remote_code
-    differences: list[float] = []
 
-    def check(folder: Path) -> None:
-        if reference is not None and ids is not None:
-            differences.append(verify_reload(folder, reference, ids, dtype=dtype, trust_remote_code=remote))
+    def check(folder: Path) -> float | None:
+        if reference is None:
+            return None
+        return verify_reload(folder, reference.logits, reference.ids, dtype=dtype, trust_remote_code=remote)
 
-    prune_model(model, plan, pad=pad)
-    if origin is not None and from_disk:
-        report = cut_folder(
+    origin = _folder(model)
+    if origin is not None:
+        return cut_folder(
             origin.path,
             plan,
             out,
@@ -127,12 +157,31 @@ def cut_loaded(
             pad=pad,
             trust_remote_code=remote,
             source_name=origin.source,
+            quality=quality,
+            check=check,
         )
-        check(out)
-    else:
-        save_model(model, tokenizer, out, plan, overwrite, save_dtype, check=check)
-        report = report_of(model, plan, save_dtype)
-    return replace(report, max_logit_difference=differences[0] if differences else None)
+    differences: list[float | None] = []
+    save_model(
+        model,
+        tokenizer,
+        out,
+        plan,
+        overwrite,
+        save_dtype,
+        quality=quality,
+        check=lambda folder: differences.append(check(folder)),
+    )
+    return replace(report_of(model, plan, save_dtype), max_logit_difference=differences[0])
+
+
+def _folder(model: Any) -> "Origin | None":
+    """Where the model's own tensors are stored, if it can be cut from there."""
+    from scarprune.models.family import known_family
+    from scarprune.models.source import origin_of
+
+    origin = origin_of(model)
+    cuttable = origin is not None and not origin.gguf and known_family(model.config) is not None
+    return origin if cuttable else None
 
 
 def _round(model: Any, save_dtype: str | None, fingerprint: str) -> None:

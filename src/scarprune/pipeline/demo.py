@@ -15,7 +15,7 @@ from scarprune.errors import ArtifactError
 from scarprune.evaluate.generate import continuation
 from scarprune.evaluate.masks import masked
 from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
-from scarprune.pipeline.cutting import cut_loaded
+from scarprune.pipeline.cutting import cut_in_memory, save_cut
 from scarprune.pipeline.inputs import Loading, Measuring, Reading
 from scarprune.pipeline.stages import core_shares, describe, describe_model, measure
 from scarprune.plan.plan import Plan, make_plan
@@ -194,7 +194,8 @@ class Story:
         plan = self.plan(next(ranking for ranking in RANKINGS if ranking.key == CUT_BY))
         plan.save(self.folder / "plan.json")
         _ = self.dense, self.pruned, self.dense_words
-        return cut_loaded(*self.loaded, plan, self.folder / "model", ids=self.evaluation.ids[0])
+        reference = cut_in_memory(self.loaded[0], plan, ids=self.evaluation.ids[0])
+        return save_cut(*self.loaded, plan, self.folder / "model", reference)
 
     @cached_property
     def pruned_words(self) -> str:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from scarprune.artifacts import partial_path, refuse_existing, replace_folder
-from scarprune.cut.card import Quality, write_card
+from scarprune.cut.card import Quality
 from scarprune.cut.report import CutReport
 from scarprune.errors import ArtifactError
 from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
 from scarprune.models.find import find_sites
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.models.site import Site
-from scarprune.pipeline.cutting import cut_loaded
+from scarprune.pipeline.cutting import cut_in_memory, save_cut
 from scarprune.pipeline.inputs import Loading, Measuring, Planning, Reading
 from scarprune.pipeline.stages import BETTER_TEXT, count_of, describe, describe_model, measure
 from scarprune.pipeline.texts import Texts, read_texts
@@ -134,22 +134,22 @@ def prune(
         plan = _plan(measured, sparsity, planning, reading.seed)
         dense = perplexity(model, texts.evaluation, batch=measuring.batch)
         facts = provenance(**describe_model(model, source), seed=reading.seed)
-        folder = work / out.name
-        report = cut_loaded(
+        first = texts.evaluation.ids[0, : texts.evaluation.lengths[0]]
+        reference = cut_in_memory(model, plan, ids=first, save_dtype=save_dtype, pad=pad)
+        pruned = perplexity(model, texts.evaluation, batch=measuring.batch)
+        report = save_cut(
             model,
             tokenizer,
             plan,
-            folder,
-            ids=texts.evaluation.ids[0, : texts.evaluation.lengths[0]],
+            work / out.name,
+            reference,
             save_dtype=save_dtype,
             pad=pad,
             loading=loading,
+            quality=_quality(dense, pruned, texts),
         )
-        pruned = perplexity(model, texts.evaluation, batch=measuring.batch)
-        result = Pruned(out, plan, report, dense, pruned, texts, facts)
-        write_card(folder, out.name, source, plan, report, _quality(result))
-        replace_folder(folder, out)
-    return result
+        replace_folder(work / out.name, out)
+    return Pruned(out, plan, report, dense, pruned, texts, facts)
 
 
 def _as_needed(measuring: Measuring, score: str) -> Measuring:
@@ -246,12 +246,12 @@ def _measure(model: Any, texts: Texts, measuring: Measuring, seed: int, work: Pa
     return measured
 
 
-def _quality(result: Pruned) -> Quality:
-    nats, error = result.excess
+def _quality(dense: Perplexity, pruned: Perplexity, texts: Texts) -> Quality:
+    nats, error = excess(dense, pruned)
     return Quality(
-        dense=result.dense.as_json(),
-        pruned=result.pruned.as_json(),
-        text=result.texts.evaluation.source,
+        dense=dense.as_json(),
+        pruned=pruned.as_json(),
+        text=texts.evaluation.source,
         excess_nats=nats,
         excess_standard_error=error,
     )

@@ -1,0 +1,175 @@
+"""The main job: what it writes, how it goes on after Ctrl-C, and what it refuses."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from transformers import AutoModelForCausalLM
+
+from scarprune.errors import NumericsError
+from scarprune.pipeline.inputs import Reading
+from scarprune.profile.run import _Run
+from scarprune.profile.sums import load_profile
+from scarprune.text.draw import spread
+from support.tokenizers import byte_level
+
+Run = Callable[..., Any]
+QUICK = ("--blocks", 16, "--length", 32, "--multiple-of", 1, "--quiet")
+
+
+@pytest.fixture(scope="module")
+def pruned(tiny: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole prune of the tiny model at 50%: the folder of the checkpoint, its JSON beside it."""
+    from scarprune.cli.main import run
+
+    out = tmp_path_factory.mktemp("pruned") / "small"
+    words = ("prune", tiny, out, "--sparsity", 0.5, "--text", text, "--json", f"{out}.json", *QUICK)
+    assert run([str(word) for word in words]) == 0
+    return out
+
+
+def _result(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(f"{out}.json").read_text())
+    return found
+
+
+def test_prune_writes_a_smaller_checkpoint_and_nothing_else(pruned: Path) -> None:
+    assert sorted(path.name for path in pruned.parent.iterdir()) == ["small", "small.json"]
+    assert AutoModelForCausalLM.from_pretrained(pruned).config.intermediate_size == 24
+    assert (pruned / "tokenizer.json").is_file()
+
+
+def test_prune_says_what_it_cost(pruned: Path) -> None:
+    result = _result(pruned)
+    dense, small = result["dense"], result["pruned"]
+    assert result["format"] == "scarprune.prune"
+    assert result["excess_nats"] == pytest.approx(np.log(small["perplexity"] / dense["perplexity"]))
+    assert result["excess_standard_error"] > 0
+    # Two layers, 24 channels each, three matrices, hidden size 32, float32.
+    assert result["parameters_before"] - result["parameters_after"] == 2 * 24 * 3 * 32
+    assert result["bytes_before"] - result["bytes_after"] == 4 * 2 * 24 * 3 * 32
+    assert result["verified"] is True
+    assert 0 <= result["max_logit_difference"] < 1e-4
+    assert dense["tokens"] == small["tokens"] == result["evaluation"]["blocks"] * 31
+    assert result["overlap"] == 0.0
+
+
+def test_the_numbers_are_those_of_eval_on_the_saved_checkpoint(
+    scarprune: Run, pruned: Path, tiny: Path, text: Path, tmp_path: Path
+) -> None:
+    reading, tokenizer = Reading(length=32), byte_level()
+    measured = {row.tobytes() for row in reading.blocks(str(text), tokenizer, 16).ids}
+    rest = [row for row in reading.blocks(str(text), tokenizer, None).ids if row.tobytes() not in measured]
+    judged = np.stack(rest)[spread(len(rest), 64, 0)]
+    np.save(tmp_path / "rest.npy", judged)
+    for folder, key in ((tiny, "dense"), (pruned, "pruned")):
+        found = json.loads(scarprune("eval", folder, "--text", tmp_path / "rest.npy", "--json", "-").out)
+        assert found["tokens"] == 64 * 31
+        assert found["perplexity"] == pytest.approx(_result(pruned)[key]["perplexity"], rel=1e-6)
+
+
+def test_the_card_tells_the_perplexities(pruned: Path) -> None:
+    card, result = (pruned / "README.md").read_text(), _result(pruned)
+    assert "# small\n" in card
+    assert f"{result['dense']['perplexity']:.3f}" in card
+    assert f"{result['pruned']['perplexity']:.3f}" in card
+
+
+def test_sparsity_0_changes_no_bit(scarprune: Run, tiny: Path, text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "same"
+    words = ("--text", text, "--score", "activation_power", "--json", "-", *QUICK)
+    result = scarprune("prune", tiny, out, "--sparsity", 0, *words)
+    assert result.code == 0
+    before, after = load_file(tiny / "model.safetensors"), load_file(out / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    found = json.loads(result.out)
+    assert (found["excess_nats"], found["excess_standard_error"]) == (0.0, 0.0)
+
+
+def _interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C right after the state was kept for the first time: after one batch."""
+    monkeypatch.setattr("scarprune.profile.state._SECONDS_BETWEEN", -1.0)
+    keep = _Run._keep
+
+    def interrupted(self: Any, number: int, observer: Any) -> None:
+        keep(self, number, observer)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Run, "_keep", interrupted)
+
+
+def test_an_interrupted_profile_goes_on_to_the_same_bits(
+    scarprune: Run, tiny: Path, text: Path, tmp_path: Path
+) -> None:
+    out, whole = tmp_path / "p.safetensors", tmp_path / "whole.safetensors"
+    words = ("--text", text, "--blocks", 12, "--length", 32, "--batch", 2, "--quiet")
+    assert scarprune("profile", tiny, "--out", whole, *words).code == 0
+    with pytest.MonkeyPatch.context() as patch:
+        _interrupt(patch)
+        result = scarprune("profile", tiny, "--out", out, *words)
+    state = tmp_path / "p.safetensors.partial"
+    assert (result.code, result.out) == (130, "")
+    assert f"What was measured so far is in {state}." in result.err
+    assert "The same command with --resume goes on from there." in result.err
+    assert not out.exists()
+    assert scarprune("profile", tiny, "--out", out, "--resume", *words).code == 0
+    assert not state.exists()
+    found, expected = load_profile(out).tensors, load_profile(whole).tensors
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[key], expected[key]) for key in expected)
+
+
+def test_an_interrupted_prune_leaves_no_output_and_goes_on(
+    scarprune: Run, tiny: Path, text: Path, pruned: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "small"
+    words = ("prune", tiny, out, "--sparsity", 0.5, "--text", text, "--batch", 8, *QUICK)
+    with pytest.MonkeyPatch.context() as patch:
+        _interrupt(patch)
+        result = scarprune(*words)
+    assert (result.code, result.out) == (130, "")
+    assert f"What was measured so far is in {out}.partial." in result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["small.partial"]
+    assert scarprune(*words, "--resume").code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
+    before, after = load_file(pruned / "model.safetensors"), load_file(out / "model.safetensors")
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_a_failed_verification_keeps_the_profile_and_no_checkpoint(
+    scarprune: Run, tiny: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def differs(*_: Any, **__: Any) -> float:
+        raise NumericsError("The reloaded model differs.")
+
+    monkeypatch.setattr("scarprune.cut.verify.verify_reload", differs)
+    words = ("prune", tiny, tmp_path / "small", "--sparsity", 0.5, "--text", text, *QUICK)
+    result = scarprune(*words)
+    assert (result.code, result.out, result.err) == (1, "", "Error: The reloaded model differs.\n")
+    kept = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
+    assert kept == ["small.partial/profile.safetensors"]
+
+
+def test_ctrl_c_is_130_and_leaves_nothing(tiny: Path, text: Path, tmp_path: Path) -> None:
+    words = ("prune", tiny, "small", "--sparsity", 0.5, "--text", text, "--blocks", 64, "--length", 32)
+    command = [sys.executable, "-m", "scarprune", *map(str, words), "--batch", "1"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        while "Profiling" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert err.rstrip().endswith("Nothing was written; run the same command to begin again.\nInterrupted.")
+    assert list(tmp_path.iterdir()) == []
