@@ -12,8 +12,8 @@ from scarprune.cut.report import CutReport
 from scarprune.cut.slice import Selection, selections
 from scarprune.cut.width import padding, stored_width
 from scarprune.errors import ArgumentError, PlanError, UnsupportedModelError
-from scarprune.models.family import known_family, read, text_config
-from scarprune.models.find import find_sites
+from scarprune.models.family import text_config
+from scarprune.models.find import family_of_model, find_sites
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.models.site import Site
 from scarprune.models.supports import refuse_cut
@@ -52,7 +52,7 @@ def prune_model(model: nn.Module, plan: Plan, compensate: str = "none", *, pad: 
     _refuse_offloaded(model, sites)
     plan.check(sites, fingerprint_model(model))
     width = stored_width(plan, pad)
-    key = _width_key(model, sites)
+    key = family_of_model(model).width_key
     for site in sites:
         for module, parameter, selection in selections(site, plan.keep[site.name], width):
             _cut(model.get_submodule(module), parameter, selection)
@@ -136,21 +136,6 @@ def _tell(ffn: nn.Module, before: int, width: int) -> None:
     for name in _WIDTH_NAMES:
         if vars(ffn).get(name) == before:
             setattr(ffn, name, width)
-
-
-def _width_key(model: Any, sites: list[Site]) -> str:
-    """The config's name for the width: the family's, or of an unknown architecture the one that fits."""
-    family = known_family(model.config)
-    if family is not None:
-        return family.width_key
-    config = text_config(model.config)
-    for key in _WIDTH_NAMES:
-        if {read(config, key)} == {site.width for site in sites}:
-            return key
-    raise UnsupportedModelError(
-        f"The config of {type(model).__name__} does not name the feed-forward width.",
-        hint="The plan can be used as masks.",
-    )
 
 
 def _text_configs(model: Any) -> Iterator[Any]:

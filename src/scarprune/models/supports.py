@@ -18,6 +18,10 @@ def refuse_cut(model_or_config: Any) -> None:
     config = model_or_config if inner is None else inner
     model_type = read(text_config(config), "model_type")
     family = known_family(config)
+    if family is None and hasattr(model_or_config, "named_modules"):
+        from scarprune.models.find import family_of_model  # it brings torch, which a config does without
+
+        family = family_of_model(model_or_config)
     if family is not None and family.width_fixed is not None:
         raise UnsupportedModelError(
             f"{model_type} cannot be cut: {family.width_fixed}.",
