@@ -1,20 +1,19 @@
 """What is said when Ctrl-C ends long work."""
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 
 @contextlib.contextmanager
 def resumable(partial: Path) -> Iterator[None]:
-    """Say how to go on where the work inside is interrupted and has left ``partial`` behind."""
+    """Note on a Ctrl-C inside how to go on, where the work has left ``partial`` behind; ``run`` says it."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         if partial.exists():
-            print(f"\nWhat was measured so far is in {partial}.", file=sys.stderr)
-            print("The same command with --resume goes on from there.", file=sys.stderr)
+            interrupt.add_note(f"What was measured so far is in {partial}.")
+            interrupt.add_note("The same command with --resume goes on from there.")
         else:
-            print("\nNothing was written; run the same command to begin again.", file=sys.stderr)
+            interrupt.add_note("Nothing was written; run the same command to begin again.")
         raise

@@ -47,8 +47,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        print("Interrupted.", file=sys.stderr)
+    except (click.Abort, KeyboardInterrupt) as interrupt:
+        notes = getattr(interrupt.__cause__ or interrupt, "__notes__", [])
+        print(" ".join(["Interrupted.", *notes]), file=sys.stderr)
         return INTERRUPTED
     except ScarpruneError as error:
         return _fail(str(error))

@@ -11,12 +11,16 @@ import numpy as np
 
 from scarprune.artifacts import partial_path, refuse_existing, replace_folder
 from scarprune.cut.card import Quality
+from scarprune.cut.cast import stored_dtype
 from scarprune.cut.report import CutReport
-from scarprune.errors import ArtifactError
+from scarprune.cut.travel import refuse_overlap
+from scarprune.errors import ArtifactError, PlanError
 from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
 from scarprune.models.find import find_sites
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.models.site import Site
+from scarprune.models.source import origin_of
+from scarprune.models.supports import refuse_cut
 from scarprune.pipeline.cutting import cut_in_memory, save_cut
 from scarprune.pipeline.inputs import Loading, Measuring, Planning, Reading
 from scarprune.pipeline.stages import BETTER_TEXT, count_of, describe, describe_model, measure
@@ -117,7 +121,8 @@ def prune(
     given = None if profile is None else load_profile(profile)
     with _workshop(out, resume) as work:
         model, tokenizer = loading.load(source)
-        _rehearse(find_sites(model), sparsity, planning)
+        _refuse_early(model, out, save_dtype)
+        _rehearse(find_sites(model), sparsity, planning, pad)
         if given is not None:
             _check_weights(given, model, profile)
         elif text is None:
@@ -190,19 +195,35 @@ def _resumable(work: Path) -> tuple[Path, Path]:
     return work / "profile.state", work / "profile.safetensors"
 
 
-def _rehearse(sites: Sequence[Site], sparsity: float, planning: Planning) -> None:
+def _refuse_early(model: Any, out: Path, save_dtype: str | None) -> None:
+    """What would be refused when the checkpoint is written is refused before the long work."""
+    refuse_cut(model)
+    if save_dtype is not None:
+        stored_dtype(save_dtype)
+    origin = origin_of(model)
+    if origin is not None and origin.path.is_dir():
+        refuse_overlap(origin.path, out)
+
+
+def _rehearse(sites: Sequence[Site], sparsity: float, planning: Planning, pad: bool) -> None:
     """Make the plan from a profile of zeros: what is wrong with the numbers shows before the long work.
 
     Raises:
-        PlanError: an option that cannot be, or a sparsity that does not leave the core.
+        PlanError: an option that cannot be, a sparsity that does not leave the core, or widths that will
+            differ and could not be saved.
     """
     blank = Profile(
         sites=list(sites),
         header={"fingerprint": "", "labels": ["data"]},
         tensors={f"{site.name}/sum_q2": np.zeros((3, site.width)) for site in sites},
     )
-    protect = "core" if find_score(planning.score).keeps_core else planning.protect
+    protect = planning.protect or ("core" if find_score(planning.score).keeps_core else None)
     _plan(blank, sparsity, replace(planning, score="random", protect=protect), seed=0)
+    if planning.allocation != "uniform" and not pad:
+        raise PlanError(
+            "Widths that differ by site cannot be saved as they are.",
+            hint="Add --pad, or use --allocation uniform.",
+        )
 
 
 def _plan(profile: Profile, sparsity: float, planning: Planning, seed: int) -> Plan:

@@ -117,8 +117,8 @@ def test_an_interrupted_profile_goes_on_to_the_same_bits(
         result = scarprune("profile", tiny, "--out", out, *words)
     state = tmp_path / "p.safetensors.partial"
     assert (result.code, result.out) == (130, "")
-    assert f"What was measured so far is in {state}." in result.err
-    assert "The same command with --resume goes on from there." in result.err
+    go_on = "The same command with --resume goes on from there."
+    assert result.err == f"\nInterrupted. What was measured so far is in {state}. {go_on}\n"
     assert not out.exists()
     assert scarprune("profile", tiny, "--out", out, "--resume", *words).code == 0
     assert not state.exists()
@@ -171,5 +171,5 @@ def test_ctrl_c_is_130_and_leaves_nothing(tiny: Path, text: Path, tmp_path: Path
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err
-    assert err.rstrip().endswith("Nothing was written; run the same command to begin again.\nInterrupted.")
+    assert err.endswith("\nInterrupted. Nothing was written; run the same command to begin again.\n")
     assert list(tmp_path.iterdir()) == []
