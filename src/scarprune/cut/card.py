@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from scarprune.cut.gguf_facts import gguf_front_matter
 from scarprune.cut.report import CutReport
 from scarprune.cut.travel import CARD, PLAN
 from scarprune.errors import ArtifactError
@@ -83,11 +84,11 @@ def render(
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML
     )
-    front = front_matter(source, source_folder)
+    path = _path_of(source) if source_folder is None else source_folder
     return environment.get_template("card.md").render(
-        front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
+        front=yaml.safe_dump(front_matter(source, path), sort_keys=False, allow_unicode=True),
         name=name,
-        source=front.get("base_model", Path(source).name),
+        source=_hub_id(source, path) or Path(source).name,
         source_word=shlex.quote(source),
         plan=plan,
         plan_file=PLAN,
@@ -108,16 +109,15 @@ def render(
     )
 
 
-def front_matter(source: str, source_folder: Path | None = None) -> dict[str, Any]:
+def front_matter(source: str, path: Path | None) -> dict[str, Any]:
     """The YAML header of the output's card: licence, language and tags from the source's, and the base model.
 
     The base model is the source's hub id; of a local folder, the id it was downloaded as, else the base
-    model that its own card names.
+    model that its own card (or GGUF header) names.
     """
-    folder = _folder_of(source) if source_folder is None else source_folder
-    carried = {} if folder is None else _source_card(folder / CARD)
+    carried = {} if path is None else gguf_front_matter(path) if path.is_file() else _source_card(path / CARD)
     front = {key: carried[key] for key in _CARRIED if _is_words(carried.get(key))}
-    base = _hub_id(source, folder) or carried.get("base_model")
+    base = _hub_id(source, path) or carried.get("base_model")
     if _is_words(base):
         front["base_model"] = base
     tags = carried.get("tags")
@@ -125,12 +125,11 @@ def front_matter(source: str, source_folder: Path | None = None) -> dict[str, An
     return {**front, "tags": list(dict.fromkeys([*(tags or []), *_TAGS]))}
 
 
-def _folder_of(source: str) -> Path | None:
+def _path_of(source: str) -> Path | None:
     try:
-        path = locate(source).path
+        return locate(source).path
     except ArtifactError:
         return None
-    return path if path.is_dir() else None
 
 
 def _source_card(path: Path) -> dict[str, Any]:
@@ -152,11 +151,11 @@ def _is_words(value: Any) -> bool:
     )
 
 
-def _hub_id(source: str, folder: Path | None) -> str | None:
-    if folder is not None:
-        cached = re.search(r"models--([^/]+?)--([^/]+)/snapshots/", folder.absolute().as_posix() + "/")
-        return f"{cached[1]}/{cached[2]}" if cached else None
-    return source if _HUB_ID.fullmatch(source) and not Path(source).exists() else None
+def _hub_id(source: str, path: Path | None) -> str | None:
+    if _HUB_ID.fullmatch(source) and not Path(source).exists():
+        return source
+    cached = re.search(r"models--([^/]+?)--([^/]+)/snapshots/", f"{path and path.absolute().as_posix()}/")
+    return f"{cached[1]}/{cached[2]}" if cached else None
 
 
 def _spread(values: Iterable[int]) -> str:

@@ -13,6 +13,7 @@ from scarprune.cut.dtypes import saved_dtypes
 from scarprune.cut.prune import report_of
 from scarprune.cut.travel import PLAN, refuse_overlap, write_config
 from scarprune.models.checkpoint import CONFIG, read_object
+from scarprune.models.quiet import quiet
 from scarprune.models.source import origin_of
 from scarprune.plan.plan import Plan
 
@@ -54,7 +55,7 @@ def save_model(
     dtypes = saved_dtypes(model, save_dtype)
     report = None if plan is None else report_of(model, plan, save_dtype)
     with atomic_folder(out, overwrite=overwrite) as folder:
-        with _generation_config_as_it_is(model, folder):
+        with quiet(), _generation_config_as_it_is(model, folder):
             model.save_pretrained(folder, state_dict=_cast(model, dtypes))
         _state_dtype(folder, dtypes[next(iter(dict(model.named_parameters())))])
         if tokenizer is not None:
