@@ -6,6 +6,7 @@ The numbers in the profile are random; the tensors are those a profile with both
 """
 
 import argparse
+import os
 import resource
 import tempfile
 import time
@@ -101,6 +102,7 @@ def main() -> None:
         options.record,
         what=f"load, score and plan from a saved profile of {options.sites} sites x {options.width}",
         peak_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        load_average=os.getloadavg()[0],  # others on the machine slow every row
         profile_bytes=size,
         rows=rows,
     )
