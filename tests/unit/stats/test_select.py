@@ -28,12 +28,23 @@ def test_floor_share_of_decimals_is_exact_integer_arithmetic():
             assert floor_share(hundredths / 100, count) == hundredths * count // 100
 
 
+def by_sorting(values, k):
+    return sorted(sorted(range(len(values)), key=lambda i: (-values[i], i))[:k])
+
+
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=40), st.integers(0, 45))
 def test_largest_is_a_sort_by_value_then_index(values, k):
-    expected = sorted(sorted(range(len(values)), key=lambda i: (-values[i], i))[:k])
     found = largest(np.array(values, dtype=float), k)
-    assert found.tolist() == expected
+    assert found.tolist() == by_sorting(values, k)
     assert found.dtype == np.int64
+
+
+@pytest.mark.parametrize("distinct", [1, 3, 10_000])
+@pytest.mark.parametrize("m", [4, 57, 300])
+def test_largest_few_of_many(m, distinct):
+    values = np.random.default_rng(m).integers(0, distinct, m).astype(float)
+    for k in (1, 2, 3, m // 20, m // 7, m // 4, m // 2, m - 1):
+        assert largest(values, k).tolist() == by_sorting(values, k)
 
 
 def test_outside_is_the_rest():
