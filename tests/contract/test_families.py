@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from scarprune.cut.prune import prune_model
 from scarprune.cut.save import save_model
+from scarprune.cut.stream import cut_folder
 from scarprune.cut.verify import reference_logits, stock_process, verify_reload
 from scarprune.errors import UnsupportedModelError
 from scarprune.evaluate.masks import masked
@@ -23,6 +24,7 @@ from scarprune.profile.run import profile_model
 from scarprune.text.blocks import Blocks
 from support.odd_model import odd_model
 from support.tiny_models import FIXED_WIDTH, TINY_FAMILIES, tiny_model, token_blocks
+from support.tiny_wrappers import TINY_WRAPPERS, tiny_wrapper
 
 CUTTABLE = [model_type for model_type in TINY_FAMILIES if model_type not in FIXED_WIDTH]
 DTYPES = ["float32", "bfloat16"]
@@ -121,6 +123,23 @@ def test_an_architecture_nobody_declared(flavour, tmp_path):
     assert json.loads((tmp_path / "out" / "config.json").read_text())["breadth"] == 24
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     assert torch.equal(_logits(again), _logits(model))
+
+
+@pytest.mark.parametrize("name", TINY_WRAPPERS)
+def test_a_multimodal_wrapper_is_cut_in_its_language_model(name, worker, tmp_path):
+    tiny_wrapper(name).save_pretrained(tmp_path / "source")
+    model, _ = load_model(tmp_path / "source")
+    text = _blocks(token_blocks(8, 16) % 90)
+    plan = make_plan(profile_model(model, text, batch=4), "scar_prot", 0.5, multiple_of=8)
+    reference = reference_logits(model, plan, text.ids[0])
+    cut_folder(tmp_path / "source", plan, tmp_path / "streamed")
+    verify_reload(tmp_path / "streamed", reference, text.ids[0], child=worker)
+    prune_model(model, plan)
+    save_model(model, None, tmp_path / "out", plan=plan)
+    verify_reload(tmp_path / "out", reference, text.ids[0], child=worker)
+    configs = [json.loads((tmp_path / out / "config.json").read_text()) for out in ("streamed", "out")]
+    assert [config["text_config"]["intermediate_size"] for config in configs] == [24, 24]
+    assert [config["vision_config"]["intermediate_size"] for config in configs] == [40, 40]
 
 
 # Options of an architecture that change where its channels are read, written or biased.

@@ -172,19 +172,17 @@ def _is_adapter(path: Path) -> bool:
 
 
 def auto_class(config: Any) -> Any:
-    """The class of transformers that loads ``config``'s model, language models first.
+    """The class of transformers that loads ``config``'s model: a multimodal wrapper whole, where it can.
 
     Raises:
         UnsupportedModelError: neither a causal language model nor a wrapper around one that can be loaded.
     """
-    for candidate in (AutoModelForCausalLM, AutoModelForImageTextToText):
-        made_for = candidate._model_mapping.get(type(config), None)
-        text_only = made_for is not None and made_for.config_class not in (None, type(config))
-        if made_for is not None and not text_only:
-            return candidate
-    if "AutoModelForCausalLM" in (read(config, "auto_map") or {}):
-        return AutoModelForCausalLM
     text = read(config, "text_config")
+    if text is not None and type(config) in AutoModelForImageTextToText._model_mapping:
+        return AutoModelForImageTextToText
+    remote = "AutoModelForCausalLM" in (read(config, "auto_map") or {})
+    if remote or type(config) in AutoModelForCausalLM._model_mapping:
+        return AutoModelForCausalLM
     inner = None if text is None else AutoModelForCausalLM._model_mapping.get(type(text), None)
     raise UnsupportedModelError(
         f"{read(config, 'model_type')!r} is not a causal language model that transformers can load.",

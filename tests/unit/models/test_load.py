@@ -6,12 +6,6 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import (
-    Gemma3Config,
-    Gemma3ForConditionalGeneration,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-)
 
 from scarprune.errors import ArgumentError, ArtifactError, NumericsError, UnsupportedModelError
 from scarprune.models import load
@@ -21,6 +15,7 @@ from scarprune.models.head import find_head
 from scarprune.models.load import load_model
 from scarprune.models.source import origin_of
 from support.tiny_models import tiny_model, token_blocks
+from support.tiny_wrappers import TINY_WRAPPERS, tiny_wrapper
 
 
 @pytest.fixture
@@ -176,48 +171,9 @@ def test_an_adapter_without_peft_says_how_to_merge(tmp_path, monkeypatch):
         load_model(tmp_path)
 
 
-TEXT = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-}
-VISION = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "image_size": 28,
-    "patch_size": 14,
-}
-
-
-def _gemma3():
-    special = {
-        "image_token_index": 90,
-        "boi_token_index": 91,
-        "eoi_token_index": 92,
-        "mm_tokens_per_image": 4,
-    }
-    text = {**TEXT, "final_logit_softcapping": 0.7}
-    return Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=VISION, **special))
-
-
-def _llava():
-    text = {"model_type": "llama", **TEXT}
-    vision = {"model_type": "clip_vision_model", "projection_dim": 32, **VISION}
-    return LlavaForConditionalGeneration(
-        LlavaConfig(text_config=text, vision_config=vision, image_token_id=90)
-    )
-
-
-@pytest.mark.parametrize("build", [_gemma3, _llava])
-def test_multimodal_wrappers_are_measured_in_their_language_model(build, tmp_path):
-    torch.manual_seed(0)
-    build().save_pretrained(tmp_path)
+@pytest.mark.parametrize("name", TINY_WRAPPERS)
+def test_multimodal_wrappers_are_measured_in_their_language_model(name, tmp_path):
+    tiny_wrapper(name).save_pretrained(tmp_path)
     model, _ = load_model(tmp_path)
     names = [f"model.language_model.layers.{layer}.mlp.down_proj" for layer in (0, 1)]
     assert [site.name for site in find_sites(model)] == names
