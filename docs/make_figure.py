@@ -21,6 +21,8 @@ WORDS = {
     "random": "random",
 }
 
+KEEPS_CORE = {"scar_prot", "loss_proxy", "random_core"}
+
 
 def draw(result: dict[str, Any], out: Path) -> None:
     """Write the figure; its format is that of the name of ``out``."""
@@ -46,7 +48,7 @@ def _draw_rankings(axes: Any, result: dict[str, Any]) -> None:
     rankings = sorted(result["rankings"], key=lambda ranking: -ranking["excess_nats"])
     values = [ranking["excess_nats"] for ranking in rankings]
     errors = [ranking["excess_standard_error"] or 0 for ranking in rankings]
-    kept = ["core" in ranking["ranking"] or ranking["ranking"] == "scar_prot" for ranking in rankings]
+    kept = [ranking["ranking"] in KEEPS_CORE for ranking in rankings]
     places = range(len(rankings))
     axes.barh(
         places,

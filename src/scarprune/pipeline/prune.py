@@ -125,7 +125,7 @@ def prune(
         _rehearse(find_sites(model), sparsity, planning, pad)
         if given is not None:
             _check_weights(given, model, profile)
-        elif text is None:
+        elif text is None and source != "demo":
             remark(BETTER_TEXT)
         texts = read_texts(
             tokenizer,

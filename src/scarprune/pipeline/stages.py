@@ -42,7 +42,7 @@ def profile(
     if state.exists() and not resume:
         remark(f"Beginning again; {state} of an interrupted run is dropped (--resume would go on from it).")
         state.unlink()
-    if text is None:
+    if text is None and source != "demo":
         remark(BETTER_TEXT)
     model, tokenizer = loading.load(source)
     blocks = reading.blocks(text or "demo", tokenizer, count_of(measuring.blocks))
