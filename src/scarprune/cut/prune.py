@@ -20,8 +20,8 @@ from scarprune.models.supports import refuse_cut
 from scarprune.plan.plan import Plan
 
 COMPENSATIONS = ("none",)
-# What configs and feed-forward modules call the intermediate size.
-_WIDTH_NAMES = ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner", "d_ff", "inner_dim", "d_inner")
+# What feed-forward modules call the intermediate size, besides the config's own name for it.
+_WIDTH_NAMES = ("intermediate_size", "ffn_dim", "d_ff", "inner_dim")
 # Linear and Conv1D: attribute that holds the size of a weight's dimension, for each dimension.
 _SIZES = {"in_features": 1, "out_features": 0, "nx": 0, "nf": 1}
 
@@ -56,7 +56,7 @@ def prune_model(model: nn.Module, plan: Plan, compensate: str = "none", *, pad: 
     for site in sites:
         for module, parameter, selection in selections(site, plan.keep[site.name], width):
             _cut(model.get_submodule(module), parameter, selection)
-        _tell(model.get_submodule(site.name.rpartition(".")[0]), site.width, width)
+        _tell(model.get_submodule(site.name.rpartition(".")[0]), {*_WIDTH_NAMES, key}, site.width, width)
     if width != sites[0].width:
         for config in _text_configs(model):
             setattr(config, key, width)
@@ -131,9 +131,9 @@ def select(tensor: torch.Tensor, selection: Selection) -> torch.Tensor:
     return kept
 
 
-def _tell(ffn: nn.Module, before: int, width: int) -> None:
+def _tell(ffn: nn.Module, names: set[str], before: int, width: int) -> None:
     """Bring the sizes up to date that a feed-forward module remembers for itself."""
-    for name in _WIDTH_NAMES:
+    for name in names:
         if vars(ffn).get(name) == before:
             setattr(ffn, name, width)
 

@@ -114,6 +114,17 @@ def test_names_without_the_base_models_prefix(tmp_path):
     assert config_of(tmp_path / "out")["n_inner"] == 20
 
 
+def test_a_tied_output_that_is_stored_as_well_counts_once(tmp_path):
+    model = tiny_model("llama", tie_word_embeddings=True)
+    model.save_pretrained(tmp_path / "source")
+    path = tmp_path / "source" / "model.safetensors"
+    tensors = load_file(path)
+    save_file({**tensors, "lm_head.weight": model.lm_head.weight.clone()}, path, metadata={"format": "pt"})
+    plan = random_plan(model, 20)
+    assert cut_folder(tmp_path / "source", plan, tmp_path / "out") == prune_model(model, plan)
+    assert "lm_head.weight" in tensors_in(tmp_path / "out")
+
+
 def test_widths_that_differ_are_padded(source, tmp_path):
     folder, model, _ = source
     plan = random_plan(model, 20, 12)

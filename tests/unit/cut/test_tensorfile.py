@@ -96,3 +96,12 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path: Path) -> None
     path.write_bytes(path.read_bytes()[:-1])
     with path.open("rb") as file, pytest.raises(ArtifactError, match="ended while a was read"):
         list(pieces(file, tensor))
+
+
+@pytest.mark.parametrize("name", ["a", "ab", "abcdefg", "ü"])
+def test_data_begin_at_a_multiple_of_eight(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "in", {name: entry(0, 4)}, b"\0" * 4)
+    with (tmp_path / "out").open("wb") as out:
+        (placed,) = write_header(out, read_header(path)[0], {"format": "pt"})
+    assert placed.start % 8 == 0
+    assert (tmp_path / "out").stat().st_size == placed.start
