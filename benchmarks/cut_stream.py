@@ -9,7 +9,6 @@ each begins with the source out of the page cache. The cut runs in a fresh proce
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -20,14 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from scarprune.artifacts import write_json
+from record import write_record
 from scarprune.cut.tensorfile import write_header
 from scarprune.models.checkpoint import Stored
 from scarprune.models.fingerprint import fingerprint_folder
 from scarprune.plan.plan import Plan, PlannedSite
-from scarprune.runtime.provenance import versions
 
-RECORDS = Path(__file__).parent / "records"
 HIDDEN, WIDTH, LAYERS, HEADS, KV_HEADS, VOCABULARY = 2048, 8192, 16, 32, 8, 32000
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -184,18 +181,14 @@ def main() -> None:
     ]
     for name, value in rows:
         print(f"{name:32} {value}")
-    record = {
-        "what": "cut from folder to folder, a random billion parameters in bfloat16",
-        "device": f"{platform.machine()}, {os.cpu_count()} cores",
-        "tokens_per_second": None,
-        "share_of_ceiling": found["share_of_copy_speed"],
-        "peak_gib": found["peak_rss_mib"] / 2**10,
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
-        "details": found,
-    }
-    RECORDS.mkdir(exist_ok=True)
-    write_json(RECORDS / "cut_stream.json", "benchmark", record, overwrite=True)
+    write_record(
+        "cut_stream",
+        "cut from folder to folder, a random billion parameters in bfloat16",
+        share_of_ceiling=found["share_of_copy_speed"],
+        peak_gib=found["peak_rss_mib"] / 2**10,
+        load_average=os.getloadavg()[0],
+        **found,
+    )
 
 
 if __name__ == "__main__":
