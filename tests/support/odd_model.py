@@ -29,16 +29,18 @@ class OddConfig(PretrainedConfig):
 
 
 class Blend(nn.Module):
-    """Attention of one head, 48 channels wide."""
+    """Attention of one head, 48 channels wide; ``valved`` gates each of them where it stands."""
 
     def __init__(self, config: OddConfig) -> None:
         super().__init__()
         self.ask, self.offer, self.bring = (nn.Linear(config.d, 48) for _ in range(3))
         self.fold = nn.Linear(48, config.d)
+        self.valve = nn.Linear(config.d, 48) if config.flavour == "valved" else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = self.ask(x)[:, None], self.offer(x)[:, None], self.bring(x)[:, None]
-        return self.fold(F.scaled_dot_product_attention(q, k, v, is_causal=True)[:, 0])
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)[:, 0]
+        return self.fold(mixed if self.valve is None else mixed * F.sigmoid(self.valve(x)))
 
 
 class Ferry(nn.Module):

@@ -52,15 +52,3 @@ def dequantized() -> dict[str, Any]:
 
     made_here = getattr(transformers, "GgufConfig", None)
     return {} if made_here is None else {"quantization_config": made_here(dequantize=True)}
-
-
-def forget_quantization(model: Any) -> None:
-    """Make the model say of itself what it is: plain weights. Its config would be saved with them."""
-    for owner, name in (
-        (model.config, "quantization_config"),
-        (model, "hf_quantizer"),
-        (model, "quantization_method"),
-    ):
-        if hasattr(owner, name):
-            delattr(owner, name)
-    model.is_quantized = False

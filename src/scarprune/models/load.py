@@ -26,7 +26,7 @@ from scarprune.models.checkpoint import (
 from scarprune.models.failures import as_sentences
 from scarprune.models.family import known_family, read
 from scarprune.models.fingerprint import carry_fingerprint, fingerprint_folder, fingerprint_model
-from scarprune.models.gguf import dequantized, forget_quantization, parsed_once
+from scarprune.models.gguf import dequantized, parsed_once
 from scarprune.models.quiet import quiet
 from scarprune.models.source import Origin, carry_origin, locate
 from scarprune.models.tokenizer import tokenizer_of
@@ -139,7 +139,7 @@ def _load_gguf(origin: Origin, dtype: str, device: torch.device, device_map: Any
         parameters = automatic.from_config(config).num_parameters()
     fits = _fits(4 * parameters, device)
     chosen = resolve_dtype(dtype, None if fits else torch.bfloat16, device, fits)
-    model = _from_pretrained(
+    return _from_pretrained(
         origin,
         automatic,
         gguf_file=origin.path.name,
@@ -148,8 +148,6 @@ def _load_gguf(origin: Origin, dtype: str, device: torch.device, device_map: Any
         device_map=_device_map(device, device_map),
         **dequantized(),
     )
-    forget_quantization(model)
-    return model
 
 
 def _load_adapter(origin: Origin, dtype: str, device: torch.device, device_map: Any) -> Any:

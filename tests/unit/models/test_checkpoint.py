@@ -108,13 +108,15 @@ def test_a_truncated_shard_is_named(folder):
         open_checkpoint(folder)
 
 
-def test_an_index_that_promises_too_much(folder):
+@pytest.mark.parametrize("name", ["ghost.weight", "model.embed_tokens.weight"])
+def test_an_index_that_promises_what_a_shard_does_not_hold(folder, name):
     path = folder / "model.safetensors.index.json"
     index = json.loads(path.read_text())
     shard = index["weight_map"]["lm_head.weight"]
-    index["weight_map"]["ghost.weight"] = shard
+    assert index["weight_map"].get(name) != shard
+    index["weight_map"][name] = shard
     path.write_text(json.dumps(index))
-    with pytest.raises(ArtifactError, match=rf"its index says ghost.weight is in {shard}, where it is not"):
+    with pytest.raises(ArtifactError, match=rf"its index says {name} is in {shard}, where it is not"):
         open_checkpoint(folder)
 
 

@@ -1,7 +1,9 @@
+import inspect
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from scarprune.models.fingerprint import fingerprint_folder, fingerprint_model
 from scarprune.models.head import find_head
 from scarprune.models.load import load_model
 from scarprune.models.source import origin_of
+from support.odd_model import OddForCausalLM, odd_model
 from support.tiny_models import tiny_model, token_blocks
 from support.tiny_wrappers import TINY_WRAPPERS, tiny_wrapper
 
@@ -149,6 +152,28 @@ def test_remote_code_wants_the_flag(folder):
         UnsupportedModelError, match=r"comes with Python code of its own.*--trust-remote-code"
     ):
         load_model(folder)
+
+
+def test_remote_code_runs_with_the_flag(tmp_path, monkeypatch):
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    model = odd_model()
+    model.save_pretrained(tmp_path / "odd")
+    path = tmp_path / "odd" / "config.json"
+    config = json.loads(path.read_text()) | {"model_type": "oddity-from-afar"}
+    config["auto_map"] = {"AutoConfig": "odd.OddConfig", "AutoModelForCausalLM": "odd.OddForCausalLM"}
+    path.write_text(json.dumps(config))
+    code = Path(inspect.getfile(OddForCausalLM)).read_text().replace('"oddity"', '"oddity-from-afar"')
+    (tmp_path / "odd" / "odd.py").write_text(code)
+    with pytest.raises(UnsupportedModelError, match="--trust-remote-code"):
+        load_model(tmp_path / "odd")
+    found, _ = load_model(tmp_path / "odd", trust_remote_code=True)
+    assert type(found) is not OddForCausalLM
+    with torch.no_grad():
+        torch.testing.assert_close(found(token_blocks()).logits, model(token_blocks()).logits)
+    assert [site.width for site in find_sites(found)] == [48, 48]
 
 
 def test_experts_are_refused_before_weights_are_looked_at(tmp_path):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import (
@@ -23,7 +25,14 @@ def test_demo_is_the_built_in_model_and_a_folder_called_demo_is_not(tmp_path, mo
 
 def test_what_looks_like_a_path_is_never_looked_for_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: pytest.fail("asked the hub"))
-    for source in (tmp_path / "none", "./none", "/none/at/all", "none/at/all", "~/none-at-all", "../none"):
+    for source in (
+        tmp_path / "none",
+        "./none",
+        "/none/at/all",
+        "none/at/all",
+        "~/none-at-all",
+        Path("org/none"),
+    ):
         with pytest.raises(ArtifactError, match=r"There is no folder .*none"):
             locate(source)
     with pytest.raises(ArtifactError, match=r"There is no file .*none\.gguf"):

@@ -25,6 +25,7 @@ def test_structure_alone_finds_what_each_family_declares(model_type):
     [
         ("gated", "gated", "ferry.east", "ferry.west"),
         ("plain", "plain", None, "ferry.west"),
+        ("valved", "plain", None, "ferry.west"),
         ("fused", "fused", "ferry.both", "ferry.both"),
     ],
 )
@@ -32,6 +33,13 @@ def test_unusual_names_and_equal_shapes_do_not_mislead(flavour, kind, gate, up):
     family = detect_family(odd_model(flavour))
     assert (family.kind, family.gate, family.up, family.down) == (kind, gate, up, "ferry.home")
     assert (family.layers, family.width_key, family.width_fixed) == ("trunk.ladder", "breadth", None)
+
+
+def test_a_padding_token_of_zeros_hides_nothing():
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.model.embed_tokens.weight[0] = 0
+    assert detect_family(model).gate == "mlp.gate_proj"
 
 
 def test_a_model_in_training_mode_is_left_in_it():
