@@ -165,7 +165,8 @@ def profile_model(
     sites = find_sites(model)
     vocabulary = vocabulary_size(model)
     check_fits(blocks, vocabulary, context_length(model.config))
-    device = next(p for p in model.parameters() if p.device.type != "meta").device
+    devices = (p.device for p in model.parameters() if p.device.type != "meta")
+    device = next(devices, torch.device("cpu"))  # all weights are meta where all are offloaded
     identity = {
         "weights": fingerprint_model(model),
         "text": blocks.fingerprint,
