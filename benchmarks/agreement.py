@@ -3,8 +3,8 @@
     python benchmarks/agreement.py MODEL CALIBRATION.npy EVALUATION.npy [--exact-blocks 4] [--out FOLDER]
 
 The independent route is plain autograd with retained gradients, one block at a time, in float32 and in
-float64, and stock transformers' own loss; it shares no code with scarprune. ``benchmarks/make_blocks.py`` makes the
-token blocks of the protocol that docs/results.md states.
+float64, and stock transformers' own loss; it shares no code with scarprune. ``benchmarks/make_blocks.py``
+makes the token blocks of the protocol that docs/results.md states.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from record import RECORDS, write_record
 from transformers import AutoModelForCausalLM
 
 import scarprune as sp
+from record import RECORDS, write_record
 
 SCORES = (
     "loss_proxy",

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from record import RECORDS, write_record
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import scarprune as sp
+from record import RECORDS, write_record
 from scarprune.profile import run as run_module
 from scarprune.text.blocks import Blocks
 

@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 import torch
-from record import RECORDS, write_record
 
 import scarprune as sp
+from record import RECORDS, write_record
 from scarprune.models.context import vocabulary_size
 from scarprune.models.head import find_head
 from scarprune.profile.loss import loss_gradient
@@ -87,9 +87,8 @@ def main() -> None:
     estimated, peak = (int(number) for number in fresh)
     print(f"{'':10}{'median s':>10}{'min s':>10}{'tokens/s':>10}")
     for name, runs in seconds.items():
-        print(
-            f"{name:10}{statistics.median(runs):10.2f}{min(runs):10.2f}{tokens / statistics.median(runs):10.0f}"
-        )
+        middle = statistics.median(runs)
+        print(f"{name:10}{middle:10.2f}{min(runs):10.2f}{tokens / middle:10.0f}")
     print(f"watched / bare: {ratio:.3f} (minima: {min(seconds['watched']) / min(seconds['bare']):.3f})")
     print(f"memory: estimated {estimated >> 20} MiB, peak {peak >> 20} MiB ({estimated / peak:.2f})")
     write_record(

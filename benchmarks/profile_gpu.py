@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from record import RECORDS, write_record
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import scarprune as sp
+from record import RECORDS, write_record
 from scarprune.models.context import vocabulary_size
 from scarprune.models.head import find_head
 from scarprune.profile.accumulate import SumsPass

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from support.tiny_models import tiny_model
 
 from scarprune.cut.prune import prune_model
 from scarprune.evaluate.masks import masked
@@ -14,6 +13,7 @@ from scarprune.profile import run as run_module
 from scarprune.profile.run import profile_model
 from scarprune.scores.core import core
 from scarprune.text.blocks import Blocks
+from support.tiny_models import tiny_model
 
 pytestmark = [
     pytest.mark.gpu,

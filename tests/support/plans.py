@@ -10,7 +10,7 @@ from scarprune.plan.plan import Plan, PlannedSite
 
 
 def random_plan(model: Any, *widths: int, sparsity: float = 0.5, seed: int = 0) -> Plan:
-    """A plan for ``model`` that keeps ``widths`` channels of its sites in turn; all of them where none is given."""
+    """A plan for ``model`` that keeps ``widths`` channels of its sites in turn; without any, all of them."""
     rng = np.random.default_rng(seed)
     sites = find_sites(model)
     planned = []

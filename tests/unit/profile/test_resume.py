@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from support.tiny_models import tiny_model
 
 from scarprune.errors import ArtifactError, MemoryBudgetError
 from scarprune.profile import run as run_module
 from scarprune.profile import state as state_module
 from scarprune.profile.run import profile_model
 from scarprune.text.blocks import Blocks
+from support.tiny_models import tiny_model
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from support.brute_force import sums_of_blocks, u_and_s
-from support.tiny_models import tiny_model
 
 from scarprune.errors import ArgumentError, ArtifactError, TextError
 from scarprune.models.find import find_sites
@@ -15,6 +13,8 @@ from scarprune.profile.loss import block_uniforms, sample
 from scarprune.profile.run import profile_model
 from scarprune.profile.sums import load_profile
 from scarprune.text.blocks import Blocks
+from support.brute_force import sums_of_blocks, u_and_s
+from support.tiny_models import tiny_model
 
 
 def blocks_of(ids, lengths=None, documents=None):
