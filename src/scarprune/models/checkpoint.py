@@ -112,7 +112,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not (folder / CONFIG).is_file() and (folder / ADAPTER).is_file():
         raise UnsupportedModelError(f"{folder} holds an adapter, not a whole model.", hint=MERGE)
     if not (folder / CONFIG).is_file():
-        raise ArtifactError(f"{folder} is no model folder: it has no {CONFIG}.")
+        gguf = next((path for path in sorted(folder.glob("*.gguf"))), None)
+        raise ArtifactError(
+            f"{folder} is no model folder: it has no {CONFIG}.",
+            hint=None if gguf is None else f"For the GGUF file in it, name the file: {gguf}.",
+        )
     return read_object(folder / CONFIG)
 
 

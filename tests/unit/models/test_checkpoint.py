@@ -147,6 +147,9 @@ def test_what_is_no_model_folder(tmp_path):
         open_checkpoint(tmp_path / "nowhere")
     with pytest.raises(ArtifactError, match=r"is no model folder: it has no config\.json"):
         open_checkpoint(tmp_path)
+    (tmp_path / "one.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ArtifactError, match=r"has no config\.json\. For the GGUF file in it.*one\.gguf"):
+        open_checkpoint(tmp_path)
     file = tmp_path / "notes.txt"
     file.write_text("x")
     with pytest.raises(ArtifactError, match=r"notes\.txt is a file; a model is a folder"):
