@@ -144,7 +144,7 @@ def _line(text: str) -> str:
 
 def _end(console: "Console", out: Path, seconds: float) -> None:
     from scarprune.cli.answer import facts
-    from scarprune.cli.words import duration
+    from scarprune.runtime.progress import duration
 
     _title(console, f"Everything is in {out} ({duration(seconds)})")
     console.print(

@@ -56,13 +56,6 @@ def widths(before: Mapping[str, int], after: Mapping[str, int]) -> str:
     return f"{_range(before)} -> {_range(after)} channels in each of {len(after)} sites"
 
 
-def duration(seconds: float) -> str:
-    """``48 s``, ``12 min`` or ``3.4 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def bar(share: float, width: int) -> str:
     """A bar of ``share`` of ``width`` characters, at least one where there is anything."""
     return "█" * max(1 if share > 0 else 0, round(share * width))

@@ -23,7 +23,7 @@ from scarprune.models.source import origin_of
 from scarprune.models.supports import refuse_cut
 from scarprune.pipeline.cutting import cut_in_memory, save_cut
 from scarprune.pipeline.inputs import Loading, Measuring, Planning, Reading
-from scarprune.pipeline.stages import BETTER_TEXT, count_of, describe, describe_model, measure
+from scarprune.pipeline.stages import BETTER_TEXT, count_of, describe, describe_model, measure, say_expected
 from scarprune.pipeline.texts import Texts, read_texts
 from scarprune.plan.plan import Plan, make_plan
 from scarprune.profile.run import Labels
@@ -137,6 +137,7 @@ def prune(
         )
         measured = given or _measure(model, texts, measuring, reading.seed, work)
         plan = _plan(measured, sparsity, planning, reading.seed)
+        say_expected(model, texts.evaluation, runs=2)
         dense = perplexity(model, texts.evaluation, batch=measuring.batch)
         facts = provenance(**describe_model(model, source), seed=reading.seed)
         first = texts.evaluation.ids[0, : texts.evaluation.lengths[0]]

@@ -10,15 +10,18 @@ from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
 from scarprune.models.find import find_sites
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.pipeline.inputs import Batch, Loading, Measuring, Reading, judged
+from scarprune.pipeline.texts import as_read, read_again, say_overlap
 from scarprune.plan.plan import Plan, load_plan
+from scarprune.profile.estimate import expected_seconds
 from scarprune.profile.run import profile_model
 from scarprune.profile.sums import Profile
-from scarprune.runtime.progress import remark
+from scarprune.runtime.progress import duration, remark
 from scarprune.runtime.provenance import provenance
 from scarprune.scores.core import profile_core
 from scarprune.stats.concentration import share
 from scarprune.text.blocks import DEFAULT_COUNT, Blocks
 
+_WORTH_SAYING_S = 10.0
 BETTER_TEXT = "Measuring on the built-in text; text like what the model will be used for is better (--text)."
 
 
@@ -87,12 +90,14 @@ class Evaluation:
         result: of the model, masked where there is a plan.
         dense: of the whole model on the same blocks; None without a plan.
         blocks: what was read.
+        overlap: share of its 13-grams of tokens that the plan's calibration text holds; None where unknown.
         facts: provenance of the JSON.
     """
 
     result: Perplexity
     dense: Perplexity | None
     blocks: Blocks
+    overlap: float | None
     facts: dict[str, Any]
 
     @property
@@ -106,6 +111,7 @@ class Evaluation:
         if self.dense is not None and self.excess is not None:
             nats, error = self.excess
             document |= {"dense": self.dense.as_json(), "excess_nats": nats, "excess_standard_error": error}
+            document["overlap"] = self.overlap
         return document
 
 
@@ -126,13 +132,26 @@ def evaluate(
     if chosen is not None:
         chosen.check(find_sites(model), fingerprint)
     read = reading.blocks(judged(text), tokenizer, blocks)
+    say_expected(model, read, runs=1 if chosen is None else 2)
     first = perplexity(model, read, batch=batch)
     facts = {**describe_model(model, source), "seed": reading.seed}
     if chosen is None:
-        return Evaluation(first, None, read, provenance(**facts))
+        return Evaluation(first, None, read, None, provenance(**facts))
     with masked(model, chosen):
         second = perplexity(model, read, batch=batch)
-    return Evaluation(second, first, read, provenance(**facts, plan=str(plan)))
+    measured_on = chosen.provenance.get("text") or []
+    shared = say_overlap(read_again(measured_on, tokenizer, as_read(measured_on, reading)), read)
+    return Evaluation(second, first, read, shared, provenance(**facts, plan=str(plan)))
+
+
+def say_expected(model: Any, blocks: Blocks, runs: int) -> None:
+    """Say how long reading ``blocks`` will take on a CPU, where that is worth knowing."""
+    if next(model.parameters()).device.type != "cpu":
+        return
+    seconds = expected_seconds(model, runs * int(blocks.lengths.sum()), passes=0.5)  # forward alone
+    if seconds > _WORTH_SAYING_S:
+        what = f"Evaluating {len(blocks)} blocks, {blocks.targets:,} tokens"
+        remark(f"{what}: about {duration(seconds)} on this CPU.")
 
 
 def describe(blocks: Blocks) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Which text ``prune`` measures on and which it judges on, and how much the two have in common."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,46 +58,51 @@ def read_texts(
     if profile is None:
         calibration: Blocks | None = reading.blocks(text or "demo", tokenizer, count)
     else:
-        reading = _as_measured(profile, reading)
-        calibration = _measured_on(profile, tokenizer, reading)
+        reading = as_read(profile.header["text"], reading)
+        calibration = read_again(profile.header["text"], tokenizer, reading)
     if evaluation is not None:
         chosen = reading.blocks(judged(evaluation), tokenizer, None)
     else:
         chosen = _unused(text, calibration, tokenizer, reading)
-    shared = None if calibration is None else overlap(calibration, chosen)
-    if shared is not None and shared >= _WORTH_SAYING:
+    return Texts(calibration, chosen, say_overlap(calibration, chosen))
+
+
+def say_overlap(calibration: Blocks | None, evaluation: Blocks) -> float | None:
+    """Share of the evaluation's 13-grams of tokens that calibration holds; said where it is 1% or more."""
+    if calibration is None:
+        return None
+    shared = overlap(calibration, evaluation)
+    if shared >= _WORTH_SAYING:
         remark(
             f"{shared:.1%} of the evaluation text (13-grams of tokens) is in the calibration text too: "
-            "the perplexities below are kinder than on new text."
+            "the perplexities are kinder than on new text."
         )
-    return Texts(calibration, chosen, shared)
+    return shared
 
 
-def _as_measured(profile: Profile, reading: Reading) -> Reading:
-    """How the (first) text of ``profile`` was read."""
-    entry = profile.header["text"][0]
-    if entry["protocol"] == "tokens":
+def as_read(entries: Sequence[Mapping[str, Any]], reading: Reading) -> Reading:
+    """How the (first) text of a profile was read; ``entries`` is the ``text`` of its header."""
+    if not entries or entries[0]["protocol"] == "tokens":
         return reading
-    bos = None if entry["protocol"] == "contiguous" else bool(entry["bos"])
+    first = entries[0]
+    bos = None if first["protocol"] == "contiguous" else bool(first["bos"])
     return replace(
-        reading,
-        length=int(entry["length"]),
-        seed=int(entry["seed"]),
-        protocol=entry["protocol"],
-        bos=bos,
+        reading, length=int(first["length"]), seed=int(first["seed"]), protocol=first["protocol"], bos=bos
     )
 
 
-def _measured_on(profile: Profile, tokenizer: Any | None, reading: Reading) -> Blocks | None:
-    """The blocks that ``profile`` was measured on, where they can still be read."""
-    first, *others = profile.header["text"]
-    if others:
+def read_again(
+    entries: Sequence[Mapping[str, Any]], tokenizer: Any | None, reading: Reading
+) -> Blocks | None:
+    """The blocks that a profile was measured on, where there is one text and it can still be read."""
+    if len(entries) != 1:
         return None
+    (entry,) = entries
     try:
-        again = reading.blocks(str(first["source"]), tokenizer, int(first["blocks"]))
+        again = reading.blocks(str(entry["source"]), tokenizer, int(entry["blocks"]))
     except (ScarpruneError, KeyError, TypeError, ValueError):
         return None
-    return again if again.fingerprint == first.get("fingerprint") else None
+    return again if again.fingerprint == entry.get("fingerprint") else None
 
 
 def _unused(text: str | None, calibration: Blocks | None, tokenizer: Any | None, reading: Reading) -> Blocks:

@@ -27,7 +27,7 @@ from scarprune.profile.statistics.statistic import statistics
 from scarprune.profile.sums import Profile
 from scarprune.profile.watch import watching
 from scarprune.runtime.memory import gib, is_out_of_memory, release_cached
-from scarprune.runtime.progress import remark, track
+from scarprune.runtime.progress import duration, remark, track
 from scarprune.stats.select import floor_share, largest
 from scarprune.text.blocks import Blocks
 from scarprune.text.fit import check_fits
@@ -288,15 +288,9 @@ def _say_before(
     peak = gib(memory.peak(state.batch, int(blocks.lengths.max())))
     if device.type == "cpu":
         seconds = expected_seconds(model, tokens, passes)
-        remark(f"{what}: about {_duration(seconds)} and {peak} of memory on this CPU.")
+        remark(f"{what}: about {duration(seconds)} and {peak} of memory on this CPU.")
     else:
         remark(f"{what}: about {peak} of memory on {device}.")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _refuse_non_finite(arrays: dict[str, np.ndarray]) -> None:

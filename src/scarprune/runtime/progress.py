@@ -35,6 +35,13 @@ def remark(text: str) -> None:
     console().print(text, markup=False)
 
 
+def duration(seconds: float) -> str:
+    """A time as people say it: ``4.2 s``, ``48 s``, ``12 min`` or ``3.4 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class _Rate(ProgressColumn):
     def __init__(self, unit: str) -> None:
         super().__init__()

@@ -107,6 +107,27 @@ def test_eval_under_a_plan_shows_the_excess(
     assert found["excess_nats"] == pytest.approx(np.log(found["perplexity"] / dense["perplexity"]))
 
 
+def test_eval_under_a_plan_says_what_text_it_was_made_on(
+    scarprune: Run, tiny: Path, text: Path, profile: Path, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.json"
+    scarprune("plan", profile, "--sparsity", 0.5, "--out", plan)
+    words = ("--text", text, "--length", 32, "--plan", plan, "--json", tmp_path / "eval.json")
+    result = scarprune("eval", tiny, *words)
+    shared = _json(tmp_path / "eval.json")["overlap"]
+    # The profile read 16 of the blocks that are judged here.
+    assert shared == pytest.approx(16 / _json(tmp_path / "eval.json")["text"]["blocks"], abs=0.01)
+    assert f"{shared:.1%} of the evaluation text (13-grams of tokens)" in result.err
+
+
+def test_long_work_on_a_cpu_is_said_first(
+    scarprune: Run, tiny: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scarprune.pipeline.stages.expected_seconds", lambda *_, **__: 7200.0)
+    result = scarprune("eval", tiny, "--text", text, "--length", 32, "--blocks", 4, "--device", "cpu")
+    assert result.err == "Evaluating 4 blocks, 124 tokens: about 2.0 h on this CPU.\n"
+
+
 def test_cut_slices_the_folder_as_the_plan_says(
     scarprune: Run, tiny: Path, profile: Path, tmp_path: Path
 ) -> None:

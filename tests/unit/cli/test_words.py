@@ -1,6 +1,6 @@
 import pytest
 
-from scarprune.cli.words import change, duration, parameters, percent, size, widths, with_error
+from scarprune.cli.words import change, parameters, percent, size, widths, with_error
 
 
 @pytest.mark.parametrize(
@@ -49,10 +49,3 @@ def test_widths_are_a_range_where_sites_differ() -> None:
         widths({"a": 1024, "b": 1024}, {"a": 310, "b": 700})
         == "1,024 -> 310 to 700 channels in each of 2 sites"
     )
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(4.24, "4.2 s"), (48.4, "48 s"), (720.0, "12 min"), (12240.0, "3.4 h")]
-)
-def test_duration(seconds: float, shown: str) -> None:
-    assert duration(seconds) == shown
