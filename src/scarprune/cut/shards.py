@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from scarprune.cut.count import count
-from scarprune.cut.transfer import Transfer, write_file
+from scarprune.cut.transfer import Checks, Transfer, write_file
 from scarprune.errors import ArgumentError
 from scarprune.models.checkpoint import INDEX, WEIGHTS, Checkpoint, read_object
 from scarprune.runtime.progress import track
@@ -45,18 +44,12 @@ def files_of(checkpoint: Checkpoint, transfers: Sequence[Transfer], max_shard: i
 def write_files(folder: Path, checkpoint: Checkpoint, files: Files) -> None:
     """Write and verify every file, then the index where there is more than ``model.safetensors``."""
     total = sum(transfer.target.nbytes for group in files.values() for transfer in group)
-    found = []
-    checks = ThreadPoolExecutor(1)
-    try:
-        with track("Cutting", total / 1e6, unit="MB") as advance:
-            for name, group in files.items():
-                metadata = checkpoint.metadata[group[0].tensor.path] if group else {"format": "pt"}
-                found += write_file(folder / name, group, metadata, checks)
-                advance(sum(transfer.target.nbytes for transfer in group) / 1e6)
-            for check in found:
-                check.result()
-    finally:
-        checks.shutdown(cancel_futures=True)
+    with Checks() as checks, track("Cutting", total / 1e6, unit="MB") as advance:
+        for name, group in files.items():
+            metadata = checkpoint.metadata[group[0].tensor.path] if group else {"format": "pt"}
+            write_file(folder / name, group, metadata, checks)
+            advance(sum(transfer.target.nbytes for transfer in group) / 1e6)
+        checks.finish()
     if list(files) != [WEIGHTS]:
         _write_index(folder, checkpoint, files, total)
 

@@ -2,11 +2,14 @@
 
 import contextlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -16,6 +19,8 @@ from scarprune.cut.slice import Selection
 from scarprune.cut.tensorfile import pieces, write_header
 from scarprune.errors import NumericsError
 from scarprune.models.checkpoint import Stored, read_header
+
+_WAITING = 8  # pieces of a few megabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,39 +45,63 @@ class Transfer:
             yield cast(words, self.tensor.dtype, target.dtype)
 
 
-def write_file(
-    path: Path, transfers: Sequence[Transfer], metadata: Mapping[str, str], checks: Executor
-) -> list[Future[None]]:
-    """Write ``transfers`` as the safetensors file ``path``; what ``checks`` finds out is returned.
+class Checks:
+    """Work for a second thread; a little of it may wait, and its errors come out here."""
 
-    Each tensor is verified while the next is written, and the file is brought to the disk at the end.
-    """
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._waiting: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def submit(self, check: Callable[..., None], *args: object) -> None:
+        """Have ``check`` called with ``args``."""
+        if len(self._waiting) == _WAITING:
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(check, *args))
+
+    def finish(self) -> None:
+        """Wait for what is left."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
+
+def write_file(
+    path: Path, transfers: Sequence[Transfer], metadata: Mapping[str, str], checks: Checks
+) -> None:
+    """Write ``transfers`` as the safetensors file ``path``, and have ``checks`` read all of it again."""
     with path.open("wb") as file, _sources() as source:
         placed = write_header(file, [transfer.target for transfer in transfers], metadata)
-        found = []
         for transfer, tensor in zip(transfers, placed, strict=True):
             for words in transfer.pieces(source(transfer.tensor.path)):
+                start = file.tell()
                 file.write(words.data)
-            file.flush()
-            found.append(checks.submit(verify_tensor, tensor, transfer))
-    return [*found, checks.submit(_settle, path, {tensor.name for tensor in placed})]
+                file.flush()
+                checks.submit(verify_piece, tensor, start, words)
+    checks.submit(_settle, path, {tensor.name for tensor in placed})
 
 
-def verify_tensor(written: Stored, transfer: Transfer) -> None:
-    """Read a written tensor again and compare it with its slice of the source, bit for bit.
+def verify_piece(tensor: Stored, start: int, words: np.ndarray) -> None:
+    """Read a written piece of ``tensor`` again and compare it, bit for bit.
 
     Raises:
-        NumericsError: any bit differs.
+        NumericsError: any bit differs from ``words``.
     """
-    with written.path.open("rb") as file, transfer.tensor.path.open("rb") as source:
-        file.seek(written.start)
-        for words in transfer.pieces(source):
-            again = np.empty_like(words)
-            if file.readinto(again.data.cast("B")) != words.nbytes or not np.array_equal(again, words):
-                raise NumericsError(
-                    f"{written.name} in {written.path.name} is not the slice of the source that was written.",
-                    hint="Is the disk sound? The output was not kept.",
-                )
+    again = np.empty_like(words)
+    with tensor.path.open("rb") as file:
+        file.seek(start)
+        read = file.readinto(again.data.cast("B"))
+    if read != words.nbytes or not np.array_equal(again, words):
+        raise NumericsError(
+            f"{tensor.name} in {tensor.path.name} is not the slice of the source that was written.",
+            hint="Is the disk sound? The output was not kept.",
+        )
 
 
 def _settle(path: Path, names: set[str]) -> None:
