@@ -15,19 +15,14 @@ Decorator = Callable[[Command], Command]
 Value = TypeVar("Value", bound="DataclassInstance")
 
 
-class _AutoOrNumber(click.ParamType[int | str]):
-    name = "auto|N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        if value == "auto":
-            return "auto"
-        try:
-            return int(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither auto nor a whole number.", param, ctx)
+def auto_or_number(value: str) -> int | str:
+    """The parser of options that are ``auto`` or a whole number."""
+    try:
+        return value if value == "auto" else int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither auto nor a whole number.") from None
 
 
-AUTO_OR_NUMBER = _AutoOrNumber()
 PATH = click.Path(path_type=Path)
 
 
@@ -81,7 +76,12 @@ reading: Decorator = _all(
 )
 
 batch = click.option(
-    "--batch", type=AUTO_OR_NUMBER, default="auto", show_default=True, help="Blocks at once; auto: what fits."
+    "--batch",
+    type=auto_or_number,
+    metavar="auto|N",
+    default="auto",
+    show_default=True,
+    help="Blocks at once; auto: what fits.",
 )
 
 measuring: Decorator = _all(
@@ -111,7 +111,8 @@ planning: Decorator = _all(
     click.option("--protect", metavar="core", help="Keep the core whatever the score says."),
     click.option(
         "--multiple-of",
-        type=AUTO_OR_NUMBER,
+        type=auto_or_number,
+        metavar="auto|N",
         default="auto",
         show_default=True,
         help="Widths are rounded up to it; auto: a power of two within 1% of the width.",
