@@ -12,6 +12,7 @@ from scarprune.errors import ArgumentError, PlanError, UnsupportedModelError
 from scarprune.evaluate.masks import masked
 from scarprune.models.find import find_sites
 from scarprune.models.fingerprint import fingerprint_model
+from support.odd_model import odd_model
 from support.plans import random_plan
 from support.tiny_models import FIXED_WIDTH, HIDDEN, LAYERS, TINY_FAMILIES, WIDTH, tiny_model, token_blocks
 
@@ -106,6 +107,15 @@ def test_modules_know_their_new_sizes():
     prune_model(model, random_plan(model, 20))
     mlp = model.transformer.h[0].mlp
     assert (mlp.c_fc.nf, mlp.c_fc.nx, mlp.c_proj.nf, mlp.c_proj.nx) == (20, HIDDEN, HIDDEN, 20)
+
+
+def test_a_module_may_know_its_width_by_the_configs_own_name():
+    model = odd_model("gated")
+    sites = find_sites(model)
+    ffn = model.get_submodule(sites[0].name.rpartition(".")[0])
+    ffn.breadth = sites[0].width
+    prune_model(model, random_plan(model, 20))
+    assert (model.config.breadth, ffn.breadth) == (20, 20)
 
 
 def test_weights_stay_frozen_or_not_and_the_fingerprint_changes():
