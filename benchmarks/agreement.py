@@ -149,7 +149,7 @@ def main() -> None:
     difference = masked_against_cut(model, plan, evaluation.ids[0, :128])
     print(f"masked against cut and reloaded, largest logit difference {difference:.2e}")
     write_record(
-        f"agreement_{Path(arguments.model).stem}",
+        f"agreement_{Path(arguments.model).stem.lower()}",
         "agreement with an independent measurement, and excess (nats) by score without compensation, float32",
         tokens_per_second=2.5 * int(calibration.lengths.sum()) / profile_seconds,
         folder=arguments.out,
