@@ -48,8 +48,8 @@ def prune_model(model: nn.Module, plan: Plan, compensate: str = "none", *, pad: 
             f"There is no compensation {compensate!r}.", hint=f"There is: {', '.join(COMPENSATIONS)}."
         )
     refuse_cut(model)
+    refuse_offloaded(model)
     sites = find_sites(model)
-    _refuse_offloaded(model, sites)
     plan.check(sites, fingerprint_model(model))
     width = stored_width(plan, pad)
     key = family_of_model(model).width_key
@@ -145,11 +145,15 @@ def _text_configs(model: Any) -> Iterator[Any]:
     yield from {id(config): config for config in found if type(config) is type(own)}.values()
 
 
-def _refuse_offloaded(model: nn.Module, sites: list[Site]) -> None:
-    for site in sites:
-        for projection in site.projections:
-            if any(tensor.is_meta for tensor in model.get_submodule(projection.module).parameters()):
-                raise UnsupportedModelError(
-                    f"The weights of {projection.module} are offloaded, so they cannot be cut in memory.",
-                    hint="Cut the model's folder instead: scarprune cut MODEL PLAN OUT.",
-                )
+def refuse_offloaded(model: nn.Module) -> None:
+    """Refuse a model whose weights are not all in memory.
+
+    Raises:
+        UnsupportedModelError: a tensor is offloaded; its name.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise UnsupportedModelError(
+                f"{name} is offloaded, and a model is cut in memory only where all of it is there.",
+                hint="Cut its folder instead: scarprune cut MODEL PLAN OUT.",
+            )

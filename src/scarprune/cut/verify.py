@@ -14,6 +14,8 @@ import numpy as np
 
 from scarprune.errors import ArtifactError, NumericsError
 from scarprune.models.checkpoint import read_config
+from scarprune.models.context import context_length
+from scarprune.models.family import read, text_config
 from scarprune.plan.plan import Plan
 from scarprune.runtime.child import Child, ChildError
 
@@ -29,10 +31,8 @@ def stock_process() -> Child:
 
 def probe_ids(config: Mapping[str, Any]) -> np.ndarray:
     """int64 [T]: token ids to verify with where no text is at hand, the same for every run."""
-    text = config.get("text_config") or config
-    lengths = (text.get(key) for key in ("max_position_embeddings", "n_positions", "max_seq_len"))
-    length = min([LONGEST_BLOCK, *(n for n in lengths if isinstance(n, int) and n > 0)])
-    return np.random.default_rng(0).integers(0, int(text["vocab_size"]), length)
+    length = min(LONGEST_BLOCK, context_length(config) or LONGEST_BLOCK)
+    return np.random.default_rng(0).integers(0, int(read(text_config(config), "vocab_size")), length)
 
 
 def reference_logits(model: Any, plan: Plan, ids: np.ndarray) -> np.ndarray:
@@ -44,12 +44,18 @@ def reference_logits(model: Any, plan: Plan, ids: np.ndarray) -> np.ndarray:
         model: not yet cut.
         plan: for it.
         ids: int64 [T], at most 128 of them are read.
+
+    Raises:
+        PlanError: the plan is for other weights.
+        UnsupportedModelError: the model's weights are offloaded.
     """
     import torch
 
+    from scarprune.cut.prune import refuse_offloaded
     from scarprune.cut.reload import in_float32
     from scarprune.evaluate.masks import masked
 
+    refuse_offloaded(model)
     device = model.get_input_embeddings().weight.device
     block = torch.as_tensor(ids[:LONGEST_BLOCK], device=device)[None]
     with torch.no_grad(), masked(model, plan), in_float32(model):

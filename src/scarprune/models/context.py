@@ -1,10 +1,11 @@
 """What a model can read: how many tokens at once, and which ids."""
 
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from scarprune.models.family import read, text_config
+
+if TYPE_CHECKING:  # a cut from folder to folder asks for the context without loading torch
+    from torch import nn
 
 # "n_positions", "max_seq_len": what GPT-2's and MPT's configs call it.
 _KEYS = (
@@ -24,7 +25,7 @@ def context_length(config: Any) -> int | None:
     return next((length for length in found if isinstance(length, int) and length > 0), None)
 
 
-def vocabulary_size(model: nn.Module) -> int:
+def vocabulary_size(model: "nn.Module") -> int:
     """Rows of the input embedding: ids below this number can be read."""
     embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
     return int(embedding.num_embeddings)
