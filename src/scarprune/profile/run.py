@@ -39,6 +39,19 @@ _HALF_PRECISION_SCALE = 4096.0  # keeps float16 gradients of 1e-6 out of the sub
 _OPERATIONS_WORTH_COMPILING = 4e16  # about two minutes of an H100
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    kinds: tuple[str, ...]
+    redundancy: bool
+    rho: float
+    seed: int
+
+    @property
+    def passes(self) -> float:
+        """Forward and backward passes over the text that this takes; a second backward is half of one."""
+        return (1.5 if len(self.kinds) == 2 else 1.0) + (1.0 if self.redundancy else 0.0)
+
+
 @dataclass
 class _Run:
     model: nn.Module
@@ -49,6 +62,7 @@ class _Run:
     device: torch.device
     vocabulary: int
     seed: int
+    fused: bool
     may_halve: bool
     keeper: Keeper
     state: State
@@ -162,53 +176,64 @@ def profile_model(
         MemoryBudgetError: not even one block fits.
     """
     kinds = _check_arguments(batch, labels, rho, blocks)
+    wanted = _Wanted(kinds, redundancy, rho, seed)
     sites = find_sites(model)
-    vocabulary = vocabulary_size(model)
-    check_fits(blocks, vocabulary, context_length(model.config))
-    devices = (p.device for p in model.parameters() if p.device.type != "meta")
-    device = next(devices, torch.device("cpu"))  # all weights are meta where all are offloaded
-    identity = {
-        "weights": fingerprint_model(model),
-        "text": blocks.fingerprint,
-        "labels": list(kinds),
-        "rho": rho,
-        "seed": seed,
-        "redundancy": redundancy,
-        "dtype": str(model.dtype),
-    }
+    check_fits(blocks, vocabulary_size(model), context_length(model.config))
+    keeper = Keeper(None if resume is None else Path(resume))
     with _prepared(model):
-        head = find_head(model)
-        keeper = Keeper(None if resume is None else Path(resume))
-        state = keeper.load(identity) or State(identity, scale=_first_scale(model))
-        fused = _worth_compiling(model, blocks, device) if compiled == "auto" else bool(compiled)
-        memory = estimate_memory(
-            model, head, sites, device, vocabulary, _totals_bytes(sites, kinds, redundancy, rho), fused
-        )
-        length = int(blocks.lengths.max())
-        if not state.batch:
-            state.batch = memory.largest_batch(length, len(blocks), device) if batch == "auto" else batch
-        passes = (1.5 if len(kinds) == 2 else 1.0) + (1.0 if redundancy else 0.0)
-        _say_before(model, blocks, memory, state, device, passes)
-        run = _Run(
-            model=model,
-            head=head,
-            sites=sites,
-            blocks=blocks,
-            groups=assign_groups(len(blocks), blocks.documents),
-            device=device,
-            vocabulary=vocabulary,
-            seed=seed,
-            may_halve=batch == "auto",
-            keeper=keeper,
-            state=state,
-        )
-        profile = _measure(run, kinds, redundancy, rho, fused)
+        profile = _measure(_begin(model, sites, blocks, wanted, batch, keeper, compiled), wanted)
     keeper.remove()
     return profile
 
 
-def _measure(run: _Run, kinds: Sequence[str], redundancy: bool, rho: float, fused: bool) -> Profile:
-    sums = SumsPass(run.sites, statistics(), compiled=fused)
+def _begin(
+    model: Any,
+    sites: Sequence[Site],
+    blocks: Blocks,
+    wanted: _Wanted,
+    batch: int | Literal["auto"],
+    keeper: Keeper,
+    compiled: bool | Literal["auto"],
+) -> _Run:
+    """A run at its start, or where an earlier one stopped, with its batch chosen and its cost said."""
+    identity = {
+        "weights": fingerprint_model(model),
+        "text": blocks.fingerprint,
+        "labels": list(wanted.kinds),
+        "rho": wanted.rho,
+        "seed": wanted.seed,
+        "redundancy": wanted.redundancy,
+        "dtype": str(model.dtype),
+    }
+    state = keeper.load(identity) or State(identity, scale=_first_scale(model))
+    devices = (p.device for p in model.parameters() if p.device.type != "meta")
+    device = next(devices, torch.device("cpu"))  # all weights are meta where all are offloaded
+    fused = _worth_compiling(model, blocks, device) if compiled == "auto" else bool(compiled)
+    head, vocabulary = find_head(model), vocabulary_size(model)
+    memory = estimate_memory(model, head, sites, device, vocabulary, _totals_bytes(sites, wanted), fused)
+    if not state.batch:
+        length = int(blocks.lengths.max())
+        state.batch = memory.largest_batch(length, len(blocks), device) if batch == "auto" else batch
+    _say_before(model, blocks, memory, state, device, wanted.passes)
+    return _Run(
+        model=model,
+        head=head,
+        sites=sites,
+        blocks=blocks,
+        groups=assign_groups(len(blocks), blocks.documents),
+        device=device,
+        vocabulary=vocabulary,
+        seed=wanted.seed,
+        fused=fused,
+        may_halve=batch == "auto",
+        keeper=keeper,
+        state=state,
+    )
+
+
+def _measure(run: _Run, wanted: _Wanted) -> Profile:
+    kinds, rho = wanted.kinds, wanted.rho
+    sums = SumsPass(run.sites, statistics(), compiled=run.fused)
     sums.restore(run.state.of_pass(1))
     if run.state.phase == 1:
         run.walk(1, sums, kinds)
@@ -220,7 +245,7 @@ def _measure(run: _Run, kinds: Sequence[str], redundancy: bool, rho: float, fuse
         for site in run.sites
     }
     cross = None
-    if redundancy:
+    if wanted.redundancy:
         run.state.arrays |= {f"1/{key}": array for key, array in totals.items()}
         second = CrossPass(run.sites, core)
         second.restore(run.state.of_pass(2))
@@ -272,12 +297,12 @@ def _worth_compiling(model: nn.Module, blocks: Blocks, device: torch.device) -> 
     return device.type == "cuda" and 4 * weights * int(blocks.lengths.sum()) > _OPERATIONS_WORTH_COMPILING
 
 
-def _totals_bytes(sites: Sequence[Site], kinds: Sequence[str], redundancy: bool, rho: float) -> int:
+def _totals_bytes(sites: Sequence[Site], wanted: _Wanted) -> int:
     """float64 totals and float32 sums of the batch at hand, per channel as in ``method`` 1."""
     labelled, shared = 7 * 3 + 4 + 2 * 8, 2 * 3 + 4 + 2
     channels = sum(site.width for site in sites)
-    crossed = sum(site.width * _core_size(site, rho) for site in sites) if redundancy else 0
-    return 12 * (channels * (labelled * len(kinds) + shared) + crossed)
+    crossed = sum(site.width * _core_size(site, wanted.rho) for site in sites) if wanted.redundancy else 0
+    return 12 * (channels * (labelled * len(wanted.kinds) + shared) + crossed)
 
 
 def _say_before(
