@@ -65,8 +65,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 
 def facts(pairs: Sequence[tuple[str, str]]) -> Text:
     """Names and values, one pair a line; long values go on below themselves, and no path is broken."""
     indent = max(len(name) for name, _ in pairs) + 2
+    room = max(20, console().width - indent)
     lines = []
     for name, value in pairs:
-        wrapped = textwrap.wrap(value, _WIDEST - indent, break_long_words=False, break_on_hyphens=False)
+        wrapped = textwrap.wrap(value, room, break_long_words=False, break_on_hyphens=False)
         lines.append(Text.assemble((name.ljust(indent), "bold"), ("\n" + " " * indent).join(wrapped)))
     return Text("\n", no_wrap=True, overflow="ignore").join(lines)
