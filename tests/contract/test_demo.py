@@ -67,7 +67,7 @@ def test_what_is_printed_was_measured(told: tuple[Path, str]) -> None:
 
 def test_what_others_measured_is_called_quoted(told: tuple[Path, str]) -> None:
     printed = " ".join(told[1].split())
-    assert "Quoted, not measured here: 19.9% in SmolLM2-135M" in printed
+    assert "Quoted, not measured here: 20% in SmolLM2-135M" in printed
     assert "58.7% in Llama-3.1-8B (arXiv 2604.23475)" in printed
     assert "weakly concentrated" in printed
 
