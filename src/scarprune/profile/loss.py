@@ -24,7 +24,7 @@ class LossGradient:
 def chunk_tokens(vocabulary: int, device: torch.device) -> int:
     """Tokens whose float32 logits are held at once."""
     budget = _CHUNK_BYTES.get(device.type, _CHUNK_BYTES_ELSEWHERE)
-    return max(16, budget // (4 * vocabulary))
+    return max(64, budget // (4 * vocabulary))
 
 
 def loss_gradient(
