@@ -25,9 +25,17 @@ def partial_path(path: Path) -> Path:
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise ArtifactError where ``path`` is there and may not be replaced."""
+    """Raise ArtifactError where ``path`` is there and may not be replaced.
+
+    ``overwrite`` replaces whatever is there, but never a folder that the user stands in or lives in.
+    """
     if path.exists() and not overwrite:
         raise ArtifactError(f"{path} is already there.", hint="Pass --overwrite to replace it.")
+    around = (Path.cwd(), Path.home())
+    if path.is_dir() and any(place.is_relative_to(path.resolve()) for place in around):
+        raise ArtifactError(
+            f"{path} is a folder around your own place and is not replaced.", hint="Choose another name."
+        )
 
 
 @contextlib.contextmanager
@@ -159,7 +167,10 @@ def write_tensors(
     """Write arrays and a JSON header as one safetensors file, whole or not at all."""
     metadata = {_HEADER: dump_json(kind, header)}
     with atomic_file(path, overwrite=overwrite) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # safetensors would make a file that only its owner may read
         save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, metadata=metadata)
+        temporary.chmod(mode)
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -19,6 +19,7 @@ from scarprune.artifacts import (
     partial_path,
     read_json,
     read_tensors,
+    refuse_existing,
     write_json,
     write_tensors,
 )
@@ -159,6 +160,23 @@ def test_overwriting_a_folder_replaces_all_of_it(tmp_path):
         (growing / "new").write_text("2")
     assert left_in(path) == ["new"]
     assert left_in(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("out", [".", "..", "~"])
+def test_the_folder_one_stands_or_lives_in_is_never_replaced(tmp_path, monkeypatch, out):
+    home, here = tmp_path / "home", tmp_path / "home" / "work" / "here"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(home))
+    with pytest.raises(ArtifactError, match="is not replaced"):
+        refuse_existing(Path(out).expanduser(), overwrite=True)
+    refuse_existing(here / "other", overwrite=True)
+
+
+def test_files_may_be_read_by_whom_the_umask_lets(tmp_path):
+    (tmp_path / "plain").touch()
+    write_tensors(tmp_path / "t.safetensors", "profile", {"a": np.ones(2)}, {})
+    assert (tmp_path / "t.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_the_old_folder_comes_back_where_the_new_one_cannot_be_placed(tmp_path, monkeypatch):
