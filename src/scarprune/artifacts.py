@@ -31,7 +31,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     """
     if path.exists() and not overwrite:
         raise ArtifactError(f"{path} is already there.", hint="Pass --overwrite to replace it.")
-    around = (Path.cwd(), Path.home())
+    around = (Path.cwd(), Path(os.path.expanduser("~")))  # "~" itself where nobody has a home
     if path.is_dir() and any(place.is_relative_to(path.resolve()) for place in around):
         raise ArtifactError(
             f"{path} is a folder around your own place and is not replaced.", hint="Choose another name."
