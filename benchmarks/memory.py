@@ -51,9 +51,9 @@ def one(name: str, count: int, length: int, batch) -> dict:
     blocks = Blocks(ids, np.full(count, length), None, "tokens", "random")
     said, original = [], run_module._say_before
 
-    def catch(model, blocks, memory, state, device, passes):
+    def catch(model, blocks, memory, state, device, tokens_left):
         said.append((memory.peak(state.batch, length), state.batch))
-        original(model, blocks, memory, state, device, passes)
+        original(model, blocks, memory, state, device, tokens_left)
 
     run_module._say_before = catch
     began = time.perf_counter()

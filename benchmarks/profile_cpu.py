@@ -46,9 +46,9 @@ def memory_of_a_fresh_process(arguments) -> None:
     estimate = []
     original = run_module._say_before
 
-    def catch(model, blocks, memory, state, device, passes):
+    def catch(model, blocks, memory, state, device, tokens_left):
         estimate.append(memory.peak(state.batch, int(blocks.lengths.max())))
-        original(model, blocks, memory, state, device, passes)
+        original(model, blocks, memory, state, device, tokens_left)
 
     run_module._say_before = catch
     sp.profile_model(model, blocks, batch=arguments.batch)

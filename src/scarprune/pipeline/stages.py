@@ -148,7 +148,7 @@ def say_expected(model: Any, blocks: Blocks, runs: int) -> None:
     """Say how long reading ``blocks`` will take on a CPU, where that is worth knowing."""
     if next(model.parameters()).device.type != "cpu":
         return
-    seconds = expected_seconds(model, runs * int(blocks.lengths.sum()), passes=0.5)  # forward alone
+    seconds = expected_seconds(model, 0.5 * runs * int(blocks.lengths.sum()))  # forward alone
     if seconds > _WORTH_SAYING_S:
         what = f"Evaluating {len(blocks)} blocks, {blocks.targets:,} tokens"
         remark(f"{what}: about {duration(seconds)} on this CPU.")

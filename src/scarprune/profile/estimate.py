@@ -112,9 +112,12 @@ def matmul_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.dim() >= 2)
 
 
-def expected_seconds(model: nn.Module, tokens: int, passes: float) -> float:
-    """Rough time on a CPU: 4 operations per weight, token and pass, at this machine's own rate."""
-    operations = 4.0 * matmul_parameters(model) * tokens * passes
+def expected_seconds(model: nn.Module, tokens: float) -> float:
+    """Rough time on a CPU to take ``tokens`` forward and backward, at this machine's own rate.
+
+    4 operations per weight and token; a forward pass alone is half of that.
+    """
+    operations = 4.0 * matmul_parameters(model) * tokens
     return operations / (_CPU_EFFICIENCY * _matmul_rate(next(model.parameters()).dtype))
 
 

@@ -46,10 +46,12 @@ class _Wanted:
     rho: float
     seed: int
 
-    @property
-    def passes(self) -> float:
-        """Forward and backward passes over the text that this takes; a second backward is half of one."""
-        return (1.5 if len(self.kinds) == 2 else 1.0) + (1.0 if self.redundancy else 0.0)
+    def tokens_left(self, state: State, lengths: np.ndarray) -> float:
+        """Tokens still to take forward and backward, over both passes; a second backward is half of one."""
+        left = float(lengths[state.next_block :].sum())
+        if state.phase == 2:
+            return left
+        return left * (1.5 if len(self.kinds) == 2 else 1.0) + (lengths.sum() if self.redundancy else 0)
 
 
 @dataclass
@@ -214,7 +216,7 @@ def _begin(
     if not state.batch:
         length = int(blocks.lengths.max())
         state.batch = memory.largest_batch(length, len(blocks), device) if batch == "auto" else batch
-    _say_before(model, blocks, memory, state, device, wanted.passes)
+    _say_before(model, blocks, memory, state, device, wanted.tokens_left(state, blocks.lengths))
     return _Run(
         model=model,
         head=head,
@@ -306,13 +308,13 @@ def _totals_bytes(sites: Sequence[Site], wanted: _Wanted) -> int:
 
 
 def _say_before(
-    model: nn.Module, blocks: Blocks, memory: Memory, state: State, device: torch.device, passes: float
+    model: nn.Module, blocks: Blocks, memory: Memory, state: State, device: torch.device, tokens_left: float
 ) -> None:
-    tokens = int(blocks.lengths[state.next_block :].sum())
+    tokens = int(blocks.lengths.sum())
     what = f"Profiling {len(blocks)} blocks, {tokens:,} tokens, {state.batch} blocks at once"
     peak = gib(memory.peak(state.batch, int(blocks.lengths.max())))
     if device.type == "cpu":
-        seconds = expected_seconds(model, tokens, passes)
+        seconds = expected_seconds(model, tokens_left)
         remark(f"{what}: about {duration(seconds)} and {peak} of memory on this CPU.")
     else:
         remark(f"{what}: about {peak} of memory on {device}.")

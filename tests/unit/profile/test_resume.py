@@ -57,6 +57,21 @@ def test_resume_gives_the_same_bits(blocks, tmp_path, monkeypatch, keep_always, 
         assert np.array_equal(array, resumed.tensors[key]), key
 
 
+@pytest.mark.parametrize(
+    ("phase", "next_block", "kinds", "redundancy", "expected"),
+    [
+        (1, 0, ("data",), False, 120),
+        (1, 0, ("data",), True, 240),
+        (1, 4, ("data", "model"), True, 72 * 1.5 + 120),
+        (2, 4, ("data", "model"), True, 72),
+    ],
+)
+def test_the_time_said_counts_what_is_left(blocks, phase, next_block, kinds, redundancy, expected):
+    state = state_module.State({}, phase=phase, next_block=next_block)
+    wanted = run_module._Wanted(kinds, redundancy, 0.01, 0)
+    assert wanted.tokens_left(state, blocks.lengths) == expected
+
+
 def test_a_state_of_another_run_is_refused(blocks, tmp_path, monkeypatch, keep_always):
     state = tmp_path / "p.partial"
     restore = stop_after(monkeypatch, 2)
