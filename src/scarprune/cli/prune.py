@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 @click.option(
     "--eval", "evaluation", metavar="TEXT", help="What to judge on [default: text not measured on]."
 )
+@click.option(
+    "--eval-blocks",
+    "evaluation_blocks",
+    type=int,
+    help="How many blocks to judge on [default: all of --eval, else up to 64].",
+)
 @options.planning
 @options.saving
 @options.measuring
@@ -38,6 +44,7 @@ def command(
     text: str | None,
     profile: Path | None,
     evaluation: str | None,
+    evaluation_blocks: int | None,
     save_dtype: str | None,
     pad: bool,
     blocks: int | None,
@@ -67,6 +74,7 @@ def command(
             text=text,
             profile=profile,
             evaluation=evaluation,
+            evaluation_blocks=evaluation_blocks,
             measuring=Measuring(blocks=blocks, batch=batch),
             planning=options.pick(Planning, given),
             reading=options.pick(Reading, given),

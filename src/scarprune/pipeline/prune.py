@@ -89,6 +89,7 @@ def prune(
     text: str | None = None,
     profile: Path | None = None,
     evaluation: str | None = None,
+    evaluation_blocks: int | None = None,
     loading: Loading = Loading(),
     reading: Reading = Reading(),
     measuring: Measuring = Measuring(),
@@ -107,6 +108,7 @@ def prune(
         text: what to measure on; None is the shipped calibration text.
         profile: a profile of the same weights, where measuring is already done.
         evaluation: what to judge on; None takes up to 64 blocks of the text that calibration did not use.
+        evaluation_blocks: how many blocks to judge on; None is all of a text that was named.
         loading: how the model is loaded.
         reading: how text becomes blocks.
         measuring: how it is profiled; labels and redundancy follow from what the score needs.
@@ -132,6 +134,7 @@ def prune(
             reading,
             text=text,
             evaluation=evaluation,
+            evaluation_count=evaluation_blocks,
             profile=given,
             count=count_of(measuring.blocks),
         )

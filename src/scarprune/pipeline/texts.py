@@ -41,6 +41,7 @@ def read_texts(
     evaluation: str | None,
     profile: Profile | None,
     count: int = DEFAULT_COUNT,
+    evaluation_count: int | None = None,
 ) -> Texts:
     """Calibration and evaluation blocks, checked against each other.
 
@@ -51,19 +52,22 @@ def read_texts(
         evaluation: what to judge on; None takes up to 64 blocks that calibration did not use.
         profile: where measuring is already done.
         count: blocks to measure on.
+        evaluation_count: blocks to judge on; None is all of a text that was named, up to 64 otherwise.
 
     Raises:
         TextError: unreadable or too short; nothing left to judge on.
     """
+    if evaluation_count is not None and evaluation_count < 1:
+        raise TextError(f"At least one block is needed to judge on, not {evaluation_count}.")
     if profile is None:
         calibration: Blocks | None = reading.blocks(text or "demo", tokenizer, count)
     else:
         reading = as_read(profile.header["text"], reading)
         calibration = read_again(profile.header["text"], tokenizer, reading)
     if evaluation is not None:
-        chosen = reading.blocks(judged(evaluation), tokenizer, None)
+        chosen = reading.blocks(judged(evaluation), tokenizer, evaluation_count)
     else:
-        chosen = _unused(text, calibration, tokenizer, reading)
+        chosen = _unused(text, calibration, tokenizer, reading, evaluation_count or MOST_UNUSED)
     return Texts(calibration, chosen, say_overlap(calibration, chosen))
 
 
@@ -105,8 +109,10 @@ def read_again(
     return again if again.fingerprint == entry.get("fingerprint") else None
 
 
-def _unused(text: str | None, calibration: Blocks | None, tokenizer: Any | None, reading: Reading) -> Blocks:
-    """Up to 64 blocks, spread over the text, that calibration did not use."""
+def _unused(
+    text: str | None, calibration: Blocks | None, tokenizer: Any | None, reading: Reading, most: int
+) -> Blocks:
+    """Up to ``most`` blocks, spread over the text, that calibration did not use."""
     if calibration is None and text is None:
         raise TextError("The text that the profile was measured on cannot be read again.", hint=_NAME_ONE)
     source = text or (calibration.source if calibration is not None else "")
@@ -121,4 +127,4 @@ def _unused(text: str | None, calibration: Blocks | None, tokenizer: Any | None,
         ) from error
     if len(rest) < _FEW:
         remark(f"Only {len(rest)} blocks are left to judge on: the perplexities are rough. {_NAME_ONE}")
-    return rest if len(rest) <= MOST_UNUSED else rest.take(spread(len(rest), MOST_UNUSED, reading.seed))
+    return rest if len(rest) <= most else rest.take(spread(len(rest), most, reading.seed))

@@ -84,6 +84,24 @@ def test_a_text_to_judge_on_is_read_whole(tokenizer: Any, text: str, tmp_path: P
     assert texts.overlap == 0.0
 
 
+def test_as_many_blocks_are_judged_on_as_are_asked_for(tokenizer: Any, text: str, tmp_path: Path) -> None:
+    for evaluation in (None, text):
+        texts = read_texts(
+            tokenizer,
+            Reading(LENGTH),
+            text=text,
+            evaluation=evaluation,
+            profile=None,
+            count=20,
+            evaluation_count=5,
+        )
+        assert len(texts.evaluation) == 5
+    with pytest.raises(TextError, match="not 0"):
+        read_texts(
+            tokenizer, Reading(LENGTH), text=text, evaluation=None, profile=None, count=20, evaluation_count=0
+        )
+
+
 def test_common_text_is_said(tokenizer: Any, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     texts = read_texts(tokenizer, Reading(64), text=text, evaluation=text, profile=None, count=8)
     assert texts.overlap is not None
