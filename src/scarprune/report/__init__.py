@@ -1,0 +1,1 @@
+"""Findings as figures and one self-contained page; reads artifacts and never a model."""
