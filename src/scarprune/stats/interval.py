@@ -1,4 +1,4 @@
-"""Intervals: delete-one-group jackknife and means over units, on the scale that suits a quantity (``method`` 3)."""
+"""Intervals: delete-one-group jackknife, and means over units, on the scale that suits (``method`` 3)."""
 
 import math
 from collections.abc import Callable, Sequence
