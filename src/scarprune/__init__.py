@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from scarprune.evaluate.masks import masked
     from scarprune.evaluate.perplexity import perplexity
+    from scarprune.findings.analyze import analyze
     from scarprune.models.family import register_family
     from scarprune.models.find import find_sites
     from scarprune.models.load import load_model
@@ -44,6 +45,7 @@ _HOMES = {
     "profile_model": "profile.run",
     "load_profile": "profile.sums",
     "Profile": "profile.sums",
+    "analyze": "findings.analyze",
     "score": "scores.score",
     "register_score": "scores.score",
     "core": "scores.core",
@@ -78,6 +80,7 @@ __all__ = [
     "TextError",
     "UnsupportedModelError",
     "__version__",
+    "analyze",
     "core",
     "find_sites",
     "load_model",

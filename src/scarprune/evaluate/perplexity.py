@@ -141,7 +141,7 @@ class _Walk:
         devices = (p.device for p in model.parameters() if p.device.type != "meta")
         self.device = next(devices, torch.device("cpu"))  # all weights are meta where all are offloaded
         self.batch = batch
-        self.tokens = _tokens_at_once(model, self.device)
+        self.tokens = tokens_at_once(model, self.device)
 
     def block_nats(self) -> np.ndarray:
         """float64 [n], summed loss of each block."""
@@ -184,20 +184,26 @@ class _Walk:
 
     def _losses(self, ids: torch.Tensor) -> npt.NDArray[np.float64]:
         """Token losses of ``ids`` [B, T] as float64 [B, T - 1]; of all logits only a chunk exists at once."""
-        hidden = self.head.hidden(ids)[:, :-1]
-        states = hidden.reshape(-1, hidden.shape[-1])
-        targets = ids[:, 1:].reshape(-1)
-        step = chunk_tokens(self.vocabulary, states.device)
-        losses = []
-        for start in range(0, len(states), step):
-            logits = self.head.logits(states[start : start + step])
-            wanted = targets[start : start + step].to(logits.device)
-            # F.cross_entropy adds up a large vocabulary less exactly, and to one side.
-            losses.append(logits.logsumexp(-1) - logits.gather(-1, wanted[:, None]).squeeze(-1))
-        return torch.cat(losses).cpu().numpy().astype(np.float64).reshape(len(ids), -1)
+        return token_nats(self.head, self.head.hidden(ids)[:, :-1], ids[:, 1:], self.vocabulary)
 
 
-def _tokens_at_once(model: Any, device: torch.device) -> int:
+def token_nats(
+    head: Head, hidden: torch.Tensor, targets: torch.Tensor, vocabulary: int
+) -> npt.NDArray[np.float64]:
+    """Losses of ``targets`` [B, T] under ``hidden`` [B, T, D]: float64 [B, T]."""
+    states, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    step = chunk_tokens(vocabulary, states.device)
+    losses = []
+    for start in range(0, len(states), step):
+        logits = head.logits(states[start : start + step])
+        chosen = wanted[start : start + step].to(logits.device)
+        # F.cross_entropy adds up a large vocabulary less exactly, and to one side.
+        losses.append(logits.logsumexp(-1) - logits.gather(-1, chosen[:, None]).squeeze(-1))
+    return torch.cat(losses).cpu().numpy().astype(np.float64).reshape(targets.shape)
+
+
+def tokens_at_once(model: Any, device: torch.device) -> int:
+    """Tokens of a batch of forward passes: no more than is faster, and than memory holds."""
     if device.type == "cpu":
         return _CPU_TOKENS
     weight = next(model.parameters())

@@ -1,4 +1,4 @@
-"""Everything the paper claims of a model's channels, measured on this one: what ``scarprune analyze`` writes."""
+"""What the paper claims of a model's channels, measured on this one: what ``scarprune analyze`` writes."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any

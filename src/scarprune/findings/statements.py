@@ -32,18 +32,13 @@ def _concentration(findings: Findings) -> Iterator[str]:
     core = sum(len(site["core"]) for site in sites)
     channels = sum(site["width"] for site in sites)
     yield (
-        f"The core, {core:,} of {channels:,} channels, holds {_percent(shares['median'])} of the loss proxy of a "
-        f"median site{_interval(shares.get('interval'), _percent)}; by site {_percent(shares['min'])} to "
-        f"{_percent(shares['max'])}."
+        f"The core, {core:,} of {channels:,} channels, holds {_percent(shares['median'])} of the loss proxy "
+        f"of a median site{_interval(shares.get('interval'), _percent)}; by site "
+        f"{_percent(shares['min'])} to {_percent(shares['max'])}."
     )
     fitted = findings["summary"]["core_share_cross_fitted"]["median"]
     if fitted is not None:
-        yield (
-            f"Chosen on one half of the text and weighed on the other, the core holds {_percent(fitted)}: "
-            f"{_percent(max(0.0, shares['median'] - fitted))} of the plain share is selection."
-            if fitted < shares["median"]
-            else f"Chosen on one half of the text and weighed on the other, the core holds {_percent(fitted)}."
-        )
+        yield f"Chosen on one half of the text and weighed on the other, the core holds {_percent(fitted)}."
 
 
 def _activation(findings: Findings) -> Iterator[str]:
@@ -51,9 +46,13 @@ def _activation(findings: Findings) -> Iterator[str]:
     if overlap["median"] is None:
         return
     yield (
-        f"Core and activation outliers overlap with a Jaccard index of {overlap['median']:.2f} in a median site "
-        f"(two random sets: {overlap['chance']:.3f})"
-        + ("." if rank["median"] is None else f"; the rank correlation of all channels is {rank['median']:.2f}.")
+        f"Core and activation outliers overlap with a Jaccard index of {overlap['median']:.2f} in a median "
+        f"site (two random sets: {overlap['chance']:.3f})"
+        + (
+            "."
+            if rank["median"] is None
+            else f"; the rank correlation of all channels is {rank['median']:.2f}."
+        )
     )
 
 
@@ -62,8 +61,8 @@ def _stability(findings: Findings) -> Iterator[str]:
     if half["median"] is None:
         return
     yield (
-        f"Two halves of the same text agree on the core with a Jaccard index of {half['median']:.2f} in a median "
-        f"site (chance: {half['chance']:.3f})."
+        f"Two halves of the same text agree on the core with a Jaccard index of {half['median']:.2f} in a "
+        f"median site (chance: {half['chance']:.3f})."
     )
 
 
@@ -80,8 +79,8 @@ def _tokens(findings: Findings) -> Iterator[str]:
     if odd is None or not odd["flagged"]:
         return
     yield (
-        f"{odd['flagged']:,} of {odd['of']:,} core channels rest on fewer than {odd['threshold']} effective tokens: "
-        "another text may not put them into the core."
+        f"{odd['flagged']:,} of {odd['of']:,} core channels rest on fewer than {odd['threshold']} effective "
+        "tokens: another text may not put them into the core."
     )
 
 
@@ -91,8 +90,9 @@ def _agreement(findings: Findings) -> Iterator[str]:
         median, chance = pair["jaccard"]["median"], pair["jaccard"].get("chance")
         if median is not None:
             yield (
-                f"Profiles {pair['a'] + 1} and {pair['b'] + 1}, which differ in {differ}, share their core with a "
-                f"Jaccard index of {median:.2f}" + ("." if chance is None else f" (chance: {chance:.3f}).")
+                f"Profiles {pair['a'] + 1} and {pair['b'] + 1}, which differ in {differ}, share their core "
+                f"with a Jaccard index of {median:.2f}"
+                + ("." if chance is None else f" (chance: {chance:.3f}).")
             )
 
 

@@ -31,10 +31,10 @@ def analyze(
     random_cores: int = 20,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Findings of the first of ``profiles``, beside the others; written to the folder ``out`` where one is given.
+    """Findings of the first of ``profiles``, beside the others; written to the folder ``out`` if given.
 
-    With ``model``, one more pass over the profile's own text, or over ``text`` read in the same way, adds what
-    needs weights and tokens.
+    With ``model``, one more pass over the profile's own text, or over ``text`` read in the same way, adds
+    what needs weights and tokens.
 
     Raises:
         ArtifactError: an output is there already, or the profiles are of different models.
