@@ -1,1 +1,1 @@
-"""NumPy alone: selection, concentration, overlap and standard errors, of arrays and nothing else."""
+"""Statistics of arrays and nothing else: selection, concentration, overlap, ranks, intervals."""
