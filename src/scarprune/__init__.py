@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from scarprune.evaluate.masks import masked
     from scarprune.evaluate.perplexity import perplexity
     from scarprune.findings.analyze import analyze
+    from scarprune.findings.probes.validate import validate
     from scarprune.models.family import register_family
     from scarprune.models.find import find_sites
     from scarprune.models.load import load_model
@@ -46,6 +47,7 @@ _HOMES = {
     "load_profile": "profile.sums",
     "Profile": "profile.sums",
     "analyze": "findings.analyze",
+    "validate": "findings.probes.validate",
     "score": "scores.score",
     "register_score": "scores.score",
     "core": "scores.core",
@@ -96,6 +98,7 @@ __all__ = [
     "register_score",
     "save_model",
     "score",
+    "validate",
 ]
 
 

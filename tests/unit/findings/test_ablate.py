@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from support.tiny_models import tiny_model
 
 from scarprune.errors import ArgumentError
 from scarprune.findings.ablate import Ablator, Removal
 from scarprune.text.blocks import Blocks
+from support.tiny_models import tiny_model
 
 GROWS = {"llama": True, "gpt2": True, "gemma2": True, "opt": None, "bloom": None, "falcon": None}
 
