@@ -65,7 +65,7 @@ def _render(documents: Mapping[str, Any], specs: Mapping[str, Any], absent: Mapp
     findings = documents.get("findings", {})
     model = next((d["model"] for d in documents.values() if d.get("model")), "a model")
     return environment.get_template("page.html").render(
-        model=model,
+        model=_model_name(model),
         documents=documents,
         findings=findings,
         figures=[figure for figure in all_figures() if figure.name in specs],
@@ -77,6 +77,14 @@ def _render(documents: Mapping[str, Any], specs: Mapping[str, Any], absent: Mapp
         behaviour=Markup((_TEMPLATES / "page.js").read_text(encoding="utf-8")),
         library=Markup(_library().replace("</script", "<\\/script")),
     )
+
+
+def _model_name(model: str) -> str:
+    """A hub id as it is; of a folder its name alone, since where it lay on one machine says nothing."""
+    path = Path(model)
+    if path.parts[-3:] == ("demo", "data", "model"):
+        return "the built-in model"
+    return path.name if path.is_absolute() else model
 
 
 def script_json(value: Any) -> Markup:
@@ -116,7 +124,7 @@ def _library() -> str:
             hint='pip install "scarprune[report]"',
         ) from error
     version = altair.SCHEMA_VERSION.rsplit(".", 1)[0]
-    bundle: str = vl_convert.javascript_bundle(vl_version=version)
+    bundle: str = vl_convert.javascript_bundle(None, vl_version=version)
     return bundle
 
 

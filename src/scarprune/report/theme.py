@@ -54,6 +54,7 @@ def config() -> dict[str, Any]:
             "title": None,
             "labelColor": INK,
             "labelFontSize": 12,
+            "labelLimit": 0,
             "symbolType": "circle",
             "symbolSize": 70,
             "offset": 6,

@@ -34,14 +34,14 @@ def draw(document: Document) -> Any:
     looks = {
         "color": alt.Color("what:N", scale=alt.Scale(domain=_WHAT, range=[CORE, REST, HALO])),
         "shape": alt.Shape("what:N", scale=alt.Scale(domain=_WHAT, range=["circle", "circle", "stroke"])),
-        "fillOpacity": alt.FillOpacity("what:N", scale=alt.Scale(domain=_WHAT, range=[1, 0, 0]), legend=None),
-        "fill": alt.Fill("what:N", scale=alt.Scale(domain=_WHAT, range=[CORE, REST, HALO]), legend=None),
     }
     tips = ["site:N", "what:N", *(alt.Tooltip(f"{k}:Q", format=".1%") for k in ("share", "low", "high"))]
     bars = chart.mark_rule(color=CORE, strokeWidth=1.6, opacity=0.55).transform_filter("datum.low !== null")
+    points = chart.encode(x=x, y=y, tooltip=tips, **looks)
     layers = [
         bars.encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
-        chart.mark_point(size=75, strokeWidth=1.6, opacity=1).encode(x=x, y=y, tooltip=tips, **looks),
+        points.transform_filter("datum.what !== 'core'").mark_point(size=70, strokeWidth=1.6, opacity=1),
+        points.transform_filter("datum.what === 'core'").mark_point(size=80, filled=True, opacity=1),
         constant("y", 0.01),
     ]
     for name, numbers in _published(document).items():
