@@ -14,7 +14,19 @@ DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 # In the order of --help. Each is a file of this folder with one `command`, which imports what it needs
 # (torch above all) only when it runs.
-COMMANDS = ("demo", "prune", "profile", "plan", "cut", "eval", "analyze", "validate", "families", "scores")
+COMMANDS = (
+    "demo",
+    "prune",
+    "profile",
+    "plan",
+    "cut",
+    "eval",
+    "analyze",
+    "validate",
+    "report",
+    "families",
+    "scores",
+)
 
 
 class _Commands(click.Group):

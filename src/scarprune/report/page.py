@@ -124,7 +124,7 @@ def _library() -> str:
             hint='pip install "scarprune[report]"',
         ) from error
     version = altair.SCHEMA_VERSION.rsplit(".", 1)[0]
-    bundle: str = vl_convert.javascript_bundle(None, vl_version=version)
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
     return bundle
 
 
