@@ -182,7 +182,7 @@ def profile_model(
     sites = find_sites(model)
     check_fits(blocks, vocabulary_size(model), context_length(model.config))
     keeper = Keeper(None if resume is None else Path(resume))
-    with _prepared(model):
+    with prepared(model):
         profile = _measure(_begin(model, sites, blocks, wanted, batch, keeper, compiled), wanted)
     keeper.remove()
     return profile
@@ -273,7 +273,7 @@ def _check_arguments(batch: int | str, labels: str, rho: float, blocks: Blocks) 
 
 
 @contextlib.contextmanager
-def _prepared(model: nn.Module) -> Iterator[None]:
+def prepared(model: nn.Module) -> Iterator[None]:
     """Weights frozen, evaluation mode, no TF32, while the block runs; then as before."""
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     training, precision = model.training, torch.get_float32_matmul_precision()
