@@ -9,6 +9,7 @@ import numpy as np
 from scarprune.findings.halo import halo_of_profile
 from scarprune.findings.matching import matched, standardised_difference
 from scarprune.findings.moments import FEWEST_UNITS, VARIANTS, Crossed, Job, Moments, gather
+from scarprune.findings.sensitivity import sensitivity
 from scarprune.findings.sign_flips import (
     Statistic,
     estimates,
@@ -99,10 +100,10 @@ def measure_halo(
     jobs: dict[str, Sequence[Job]] = {s.name: plans[s.name].jobs if s.name in plans else [] for s in sites}
     moments = gather(model, blocks, jobs, core, rms, batch)
     found["write_support"] = write_support(model, sites, core, q2, seed=seed)
-    found["read_side"], found["sensitivity"] = None, []
+    found["read_side"], found["sensitivity"] = None, sensitivity(profile)
     missing = found.setdefault("missing", {})
     missing["read_side"] = "not measured by this version"
-    missing["sensitivity"] = "not measured by this version"
+    missing["sensitivity_rho_support"] = "other rho and support sizes are not measured by this version"
     found["controls"] = _controls(plans, moments, flips, seed) if plans else None
     if not enough:
         missing["controls"] = f"needs {FEWEST_UNITS} blocks of text or more, not {len(blocks)}"
