@@ -69,6 +69,11 @@ def site_menu(names: Iterable[str]) -> Any:
     return alt.param(name="site", value=first, bind=alt.binding_select(options=options, name="Site "))
 
 
+def decades(*of: int) -> list[float]:
+    """Ticks for a logarithmic axis: ``of`` (1, or 1 and 3) times each power of ten."""
+    return [float(f"{first}e{power}") for power in range(-15, 9) for first in of]
+
+
 def ranged(alt: Any, field: str, title: str, **given: Any) -> Any:
     """A quantitative x channel on a logarithmic scale."""
     return alt.X(f"{field}:Q", title=title, scale=alt.Scale(type="log", **given))

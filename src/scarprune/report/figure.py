@@ -89,7 +89,7 @@ def section(document: Document, *path: str) -> Any:
     for key in path:
         inside = at.get(key)
         if not inside:
-            reason = (at.get("missing") or {}).get(key) or f"{key.replace('_', ' ')} was not measured"
+            reason = (at.get("missing") or {}).get(key) or f"nothing is known of {key.replace('_', ' ')} here"
             raise AbsentError(f"Not drawn: {reason.rstrip('.')}.")
         at = inside
     return at

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from scarprune.report.draw import altair, data, ranged, site_menu, whole
+from scarprune.report.draw import altair, data, decades, ranged, site_menu, whole
 from scarprune.report.figure import Document, Figure, section
 from scarprune.report.theme import CORE, HALO, REST
 
@@ -48,7 +48,7 @@ def draw(document: Document) -> Any:
     here = "datum.site === site"
     x = ranged(alt, "x", "activation power, mean u²", nice=False)
     y = alt.Y("y:Q", title="loss proxy, nats per token", scale=alt.Scale(type="log", nice=False))
-    x.axis, y.axis = alt.Axis(format="~g", tickCount=6), alt.Axis(format=".0e", tickCount=6)
+    x.axis, y.axis = alt.Axis(format="~g", values=decades(1, 3)), alt.Axis(format=".0e", values=decades(1, 3))
     grey = alt.Opacity("count:Q", scale=alt.Scale(type="log", range=[0.12, 0.6]), legend=None)
     boxes = alt.Chart(data(bins(document), "activation_bins")).transform_filter(here).mark_rect(color=REST)
     boxes = boxes.encode(x=x, x2="x2", y=y, y2="y2", opacity=grey, tooltip=["count:Q"])

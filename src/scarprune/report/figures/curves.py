@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from scarprune.report.draw import altair, constant, data, ranged, site_menu, whole
+from scarprune.report.draw import altair, constant, data, decades, ranged, site_menu, whole
 from scarprune.report.figure import Document, Figure, section
 from scarprune.report.theme import CORE, REST
 
@@ -46,7 +46,10 @@ def draw(document: Document) -> Any:
     alt = altair()
     scale = alt.Scale(type="log")
     y = alt.Y(
-        "lp:Q", title="loss proxy, nats per token", scale=scale, axis=alt.Axis(format=".0e", tickCount=6)
+        "lp:Q",
+        title="loss proxy, nats per token",
+        scale=scale,
+        axis=alt.Axis(format=".0e", values=decades(1)),
     )
     return lines(document, "curves", "lp", y)
 

@@ -7,9 +7,9 @@ from scarprune.report.figure import Document, Figure, section
 from scarprune.report.theme import HALO, REST
 
 CONTROLS = {
-    "sampled": "other channels, sampled",
-    "matched": "channels of like loss proxy",
-    "random_core": "halo of a random core",
+    "sampled": "sampled channels",
+    "matched": "like loss proxy",
+    "random_core": "random core",
 }
 VARIANTS = {"plain": "plain", "token_weighted": "token-weighted", "without_first_4": "without first 4"}
 
@@ -31,7 +31,7 @@ def draw(document: Document) -> Any:
     alt, found = altair(), rows(document)
     chart = alt.Chart(data(found, "halo"))
     x = alt.X(
-        "value:Q", title="redundancy of the halo ÷ of the control", scale=alt.Scale(type="log", nice=True)
+        "value:Q", title="redundancy, halo ÷ control", scale=alt.Scale(type="log", nice=False, padding=14)
     )
     y = alt.Y("control:N", title=None, sort=list(CONTROLS.values()), axis=alt.Axis(labelLimit=180))
     scale = alt.Scale(domain=list(VARIANTS.values()), range=[HALO, "#3c8d80", REST])

@@ -34,7 +34,7 @@ def draw(document: Document) -> Any:
     x = alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0))
     shade = alt.Color(
         "jaccard:Q",
-        scale=alt.Scale(domain=[0, 1], range=[PAPER, CORE]),
+        scale=alt.Scale(domain=[0, 1], range=[PAPER, CORE], interpolate="lab"),
         legend=alt.Legend(title="Jaccard", gradientLength=140, format=".1f"),
     )
     tips = [alt.Tooltip("score:N"), alt.Tooltip("site:N")]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from scarprune.report.draw import altair, data, ranged, whole
+from scarprune.report.draw import altair, data, decades, ranged, whole
 from scarprune.report.figure import Document, Figure, section
 from scarprune.report.theme import CORE, HALO, INK, REST
 
@@ -26,12 +26,12 @@ def draw(document: Document) -> Any:
     ends = [{"predicted": at, "measured": at} for at in (min(numbers), max(numbers))]
     x = ranged(alt, "predicted", "predicted, nats per token")
     y = alt.Y("measured:Q", title="measured, nats per token", scale=alt.Scale(type="log"))
-    x.axis, y.axis = alt.Axis(format="~g", tickCount=5), alt.Axis(format="~g", tickCount=6)
+    x.axis, y.axis = alt.Axis(format="~g", values=decades(1, 3)), alt.Axis(format="~g", values=decades(1, 3))
     names = sorted({row["set"] for row in found}, key=lambda name: (name != "core", name != "halo", name))
     others = iter((REST, "#c28a1c", "#3c8d80", "#7b61a8", "#a05a7c", "#5b6b2e"))
     known = {"core": CORE, "halo": HALO}
     scale = alt.Scale(domain=names, range=[known.get(name) or next(others, REST) for name in names])
-    shape = alt.Shape("replacement:N", legend=alt.Legend(title="replaced by"))
+    shape = alt.Shape("replacement:N", title="replaced by")
     tips = ["set:N", "site:N", "replacement:N", "positions:N", "size:Q"]
     tips += [alt.Tooltip(f"{key}:Q", format=".3g") for key in ("predicted", "measured", "ratio")]
     line = alt.Chart(alt.Data(values=ends)).mark_line(color=INK, strokeDash=[3, 3], strokeWidth=1)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from scarprune.report.draw import altair, data, ranged, score_words, whole
+from scarprune.report.draw import altair, data, decades, ranged, score_words, whole
 from scarprune.report.figure import Document, Figure, section
 from scarprune.report.theme import CORE, HALO, INK, REST
 
@@ -39,7 +39,10 @@ def draw(document: Document) -> Any:
     ends = [{"predicted": at, "measured": at} for at in (min(numbers), max(numbers))]
     x = ranged(alt, "predicted", "predicted, nats per token")
     y = alt.Y("measured:Q", title="measured, nats per token", scale=alt.Scale(type="log"))
-    x.axis, y.axis = alt.Axis(format=".0e", tickCount=5), alt.Axis(format=".0e", tickCount=6)
+    x.axis, y.axis = (
+        alt.Axis(format=".0e", values=decades(1, 3)),
+        alt.Axis(format=".0e", values=decades(1, 3)),
+    )
     strata = list(dict.fromkeys(row["stratum"] for row in found))
     order = [name for name in ("core", "halo") if name in strata]
     order += [name for name in strata if name not in order]

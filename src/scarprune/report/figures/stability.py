@@ -7,7 +7,7 @@ from scarprune.report.figure import Document, Figure, section
 from scarprune.report.theme import CORE, INK, REST
 
 _WHAT = {"split_half": "loss proxy", "activation_split_half": "activation power"}
-_WAYS = {"contiguous": "first half and second", "interleaved": "every other part"}
+_WAYS = {"contiguous": "halves", "interleaved": "alternating"}
 
 
 def rows(document: Document) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ def over_steps(document: Document, name: str, keys: Sequence[str], y: Any, color
     alt, found = altair(), rows(document, keys)
     chart = alt.Chart(data(found, name))
     field = "step" if all(row["step"] is not None for row in found) else "checkpoint"
-    x = alt.X(f"{field}:Q", title="training step", axis=alt.Axis(format="~s"))
+    x = alt.X(f"{field}:Q", title="training step", axis=alt.Axis(format="~s", tickCount=6))
     if field == "checkpoint":
         x = alt.X("checkpoint:O", sort=None, title=None)
     names = [key.replace("_", " ") for key in keys]

@@ -9,8 +9,11 @@
 
   const themed = (spec, theme) => {
     const text = JSON.stringify(spec);
-    if (theme !== "dark") return JSON.parse(text);
-    return JSON.parse(text.replace(/#[0-9a-f]{6}/g, (colour) => dark[colour] ?? colour));
+    const made = JSON.parse(
+      theme === "dark" ? text.replace(/#[0-9a-f]{6}/g, (colour) => dark[colour] ?? colour) : text
+    );
+    if (innerWidth < 500) made.config.legend.columns = 2;
+    return made;
   };
 
   // ast: expressions are interpreted, so that the page needs no eval and can forbid it.
