@@ -49,6 +49,6 @@ FIGURE = Figure(
     "findings",
     "Do other texts, seeds or lengths give the same core?",
     "Look at red points against the hollow ones, which are split halves of each profile alone: a pair cannot "
-    "agree better than its halves do; dark ticks are chance.",
+    "agree better than its halves do; ticks are chance.",
     draw,
 )

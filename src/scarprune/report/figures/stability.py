@@ -44,7 +44,7 @@ FIGURE = Figure(
     80,
     "findings",
     "Does another half of the text give the same core?",
-    "Look at how far the points stand from the dark ticks at the left, which are chance; lines reach from "
+    "Look at how far the points stand from the ticks at the left, which are chance; lines reach from "
     "the least stable site to the most.",
     draw,
 )
