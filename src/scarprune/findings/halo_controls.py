@@ -35,7 +35,7 @@ _ROWS_OF_A_RANDOM_CORE = 32
 _NAMES = {
     "sampled": "sampled channels outside it",
     "matched": "channels of like loss proxy outside it",
-    "random_core": "itself with a random core",
+    "random_core": "with a random core of like rank",
 }
 
 
@@ -250,27 +250,38 @@ def _pooled(kind: str, sites: list[dict[str, Any]]) -> dict[str, Any]:
     """The mean over sites, as units, of the log ratios (given as a ratio) and of the logits of the AUC."""
     logs = [site["log_ratio"]["value"] for site in sites if site["log_ratio"] is not None]
     ratio = over_units([float(np.exp(x)) for x in logs], "log").as_json()
+    auc = over_units([site["auc"]["value"] for site in sites], "logit").as_json()
     return {
         "sites": sites,
         "ratio": ratio,
-        "auc": over_units([site["auc"]["value"] for site in sites], "logit").as_json(),
+        "auc": auc,
         "sites_used": len(logs),
         "sites_left_out": len(sites) - len(logs),
-        "statement": statement(ratio, _NAMES[kind]),
+        "statement": statement(ratio, auc, len(logs), len(sites), _NAMES[kind]),
     }
 
 
-def statement(ratio: Mapping[str, Any], control: str) -> str:
-    """The pooled ratio in words; "no difference found" where its interval holds 1."""
-    value, low, high = ratio["value"], ratio["low"], ratio["high"]
+def statement(ratio: Mapping[str, Any], auc: Mapping[str, Any], used: int, of: int, control: str) -> str:
+    """The pooled ratio in words; "no difference found" where its interval holds 1.
+
+    Where a ratio is defined in some of the sites alone, those are no fair sample: the AUC speaks for all.
+    """
+    if used < of:
+        value, low, high, none = auc["value"], auc["low"], auc["high"], 0.5
+        said = f"{value or 0:.2f} is the chance that a halo channel is the more redundant with the core"
+        said += f", beside {control}"
+    else:
+        value, low, high, none = ratio["value"], ratio["low"], ratio["high"], 1.0
+        said = f"the halo is {value or 0:.2g} times as redundant with the core as {control}"
     if value is None:
-        return f"the halo could not be compared with {control}: {ratio['reason']}"
-    if low is None:
-        return f"the halo is {value:.2g} times as redundant with the core as {control}; {ratio['reason']}"
+        return f"the halo could not be compared: no site gave numbers for {control}"
+    if low is None or high is None:
+        return f"{said}; no interval, with {of} sites"
     reach = f"interval {low:.2g} to {high:.2g}"
-    if low <= 1 <= high:
-        return f"no difference found between the halo's redundancy with the core and {control} ({reach})"
-    return f"the halo is {value:.2g} times as redundant with the core as {control}, {reach}"
+    if low <= none <= high:
+        measure = "AUC" if used < of else "ratio"
+        return f"no difference found in redundancy with the core: {control} ({measure} {value:.2g}, {reach})"
+    return f"{said}, {reach}"
 
 
 def _random_cores(

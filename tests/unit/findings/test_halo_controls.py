@@ -92,8 +92,10 @@ def test_odd_tokens_are_shown_in_their_text():
 
 
 def test_the_statement_says_what_the_interval_says():
-    said = statement({"value": 1.9, "low": 1.6, "high": 2.2}, "LP-matched channels")
-    assert (
-        said == "the halo is 1.9 times as redundant with the core as LP-matched channels, interval 1.6 to 2.2"
-    )
-    assert statement({"value": 1.1, "low": 0.9, "high": 1.3}, "others").startswith("no difference found")
+    auc = {"value": 0.52, "low": 0.4, "high": 0.6}
+    clear, doubtful = {"value": 1.9, "low": 1.6, "high": 2.2}, {"value": 1.1, "low": 0.9, "high": 1.3}
+    said = statement(clear, auc, 6, 6, "others")
+    assert said == "the halo is 1.9 times as redundant with the core as others, interval 1.6 to 2.2"
+    assert statement(doubtful, auc, 6, 6, "others").startswith("no difference found")
+    assert statement(clear, auc, 1, 6, "others").startswith("no difference found")  # a chosen few sites
+    assert statement(doubtful, {**auc, "low": 0.51}, 1, 6, "others").startswith("0.52 is the chance")
