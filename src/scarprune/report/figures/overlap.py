@@ -56,7 +56,7 @@ FIGURE = Figure(
     50,
     "findings",
     "What else would have found the core?",
-    "Look for rows of full colour: the top channels of those scores are the core; two random sets would share "
+    "Look for rows of full colour: the first channels of those scores are the core; two random sets share "
     "about half a percent.",
     draw,
 )
