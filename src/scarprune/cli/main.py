@@ -23,6 +23,7 @@ COMMANDS = (
     "eval",
     "analyze",
     "validate",
+    "trajectory",
     "report",
     "families",
     "scores",
