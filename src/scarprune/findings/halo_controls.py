@@ -269,18 +269,18 @@ def statement(ratio: Mapping[str, Any], auc: Mapping[str, Any], used: int, of: i
     if used < of:
         value, low, high, none = auc["value"], auc["low"], auc["high"], 0.5
         said = f"{value or 0:.2f} is the chance that a halo channel is the more redundant with the core"
-        said += f", beside {control}"
+        said += f" (against: {control})"
     else:
         value, low, high, none = ratio["value"], ratio["low"], ratio["high"], 1.0
         said = f"the halo is {value or 0:.2g} times as redundant with the core as {control}"
     if value is None:
-        return f"the halo could not be compared: no site gave numbers for {control}"
+        return f"the halo could not be compared: no site gave numbers ({control})"
     if low is None or high is None:
         return f"{said}; no interval, with {of} sites"
     reach = f"interval {low:.2g} to {high:.2g}"
     if low <= none <= high:
         measure = "AUC" if used < of else "ratio"
-        return f"no difference found in redundancy with the core: {control} ({measure} {value:.2g}, {reach})"
+        return f"no difference found in redundancy with the core, against: {control} ({measure} {value:.2g}, {reach})"
     return f"{said}, {reach}"
 
 
