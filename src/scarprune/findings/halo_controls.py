@@ -280,7 +280,7 @@ def statement(ratio: Mapping[str, Any], auc: Mapping[str, Any], used: int, of: i
     reach = f"interval {low:.2g} to {high:.2g}"
     if low <= none <= high:
         measure = "AUC" if used < of else "ratio"
-        return f"no difference found in redundancy with the core, against: {control} ({measure} {value:.2g}, {reach})"
+        return f"no difference found in redundancy, against: {control} ({measure} {value:.2g}, {reach})"
     return f"{said}, {reach}"
 
 
