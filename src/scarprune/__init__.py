@@ -103,6 +103,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plots":  # a module of charts, not a name in one
+        return importlib.import_module("scarprune.plots")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"scarprune.{_HOMES[name]}"), name)

@@ -18,6 +18,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # The contract of the Python interface.
 PUBLIC = [
+    "analyze",
+    "validate",
     "load_model",
     "read_blocks",
     "find_sites",
