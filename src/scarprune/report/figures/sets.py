@@ -31,14 +31,14 @@ def draw(document: Document) -> Any:
     others = iter((REST, "#c28a1c", "#3c8d80", "#7b61a8", "#a05a7c", "#5b6b2e"))
     known = {"core": CORE, "halo": HALO}
     scale = alt.Scale(domain=names, range=[known.get(name) or next(others, REST) for name in names])
-    shape = alt.Shape("replacement:N", title="replaced by")
+    color = alt.Color("set:N", scale=scale, legend=alt.Legend(title=None, columns=2))
     tips = ["set:N", "site:N", "replacement:N", "positions:N", "size:Q"]
     tips += [alt.Tooltip(f"{key}:Q", format=".3g") for key in ("predicted", "measured", "ratio")]
     line = alt.Chart(alt.Data(values=ends)).mark_line(color=INK, strokeDash=[3, 3], strokeWidth=1)
     dots = chart.mark_point(size=70, filled=True, opacity=0.85)
     return whole(
         line.encode(x=x, y=y),
-        dots.encode(x=x, y=y, color=alt.Color("set:N", scale=scale), shape=shape, tooltip=tips),
+        dots.encode(x=x, y=y, color=color, tooltip=tips),
         height=320,
     )
 
