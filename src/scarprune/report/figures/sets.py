@@ -6,12 +6,20 @@ from scarprune.report.draw import altair, data, decades, ranged, whole
 from scarprune.report.figure import Document, Figure, section
 from scarprune.report.theme import CORE, HALO, INK, REST
 
+# As the artifact calls them, and as a legend on a phone has room for.
+SHORT = {
+    "activation_outliers_outside_core": "active, not core",
+    "core_that_is_no_outlier": "core, not active",
+    "next_by_loss_proxy": "next in line",
+    "matched_to_halo": "like the halo",
+}
+
 
 def rows(document: Document) -> list[dict[str, Any]]:
     """One row a set with a positive prediction and a positive loss."""
     keys = ("site", "replacement", "positions", "size", "ratio", "not_quadratic")
     return [
-        {"set": item["set"].replace("_", " "), **{key: item.get(key) for key in keys}}
+        {"set": SHORT.get(item["set"], item["set"].replace("_", " ")), **{key: item.get(key) for key in keys}}
         | {"predicted": item["predicted_nats"], "measured": item["d_nats"]}
         for item in section(document, "sets")
         if (item.get("predicted_nats") or 0) > 0 and (item.get("d_nats") or 0) > 0
