@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from support.tiny_models import TINY_FAMILIES, tiny_model
 
 from scarprune.errors import UnsupportedModelError
-from scarprune.models.walk import Walk
+from scarprune.profile.walk import Walk
 from scarprune.text.blocks import Blocks
+from support.tiny_models import TINY_FAMILIES, tiny_model
 
 LENGTHS = (24, 24, 16, 24, 24)
 
@@ -17,26 +17,30 @@ def blocks() -> Blocks:
     return Blocks(ids=ids, lengths=np.array(LENGTHS), bytes=None, protocol="tokens", source="random")
 
 
+@torch.no_grad()
+def handed_on(model: torch.nn.Module, walk: Walk, rows: np.ndarray) -> list[torch.Tensor]:
+    """Hidden states after each layer, as the model's own forward pass makes them."""
+    after: list[torch.Tensor] = []
+
+    def see(module: torch.nn.Module, args: tuple[object, ...], out: object) -> None:
+        after.append(out[0] if isinstance(out, tuple) else out)
+
+    handles = [layer.module.register_forward_hook(see) for layer in walk.layers]
+    model(input_ids=walk.ids(rows), use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return after
+
+
 @pytest.mark.parametrize("family", TINY_FAMILIES)
 def test_walked_hidden_states_are_those_the_model_hands_on(family: str) -> None:
     model = tiny_model(family).eval()
     walk = Walk(model, blocks(), batch=2)
     assert sorted(np.concatenate(walk.batches).tolist()) == list(range(len(LENGTHS)))
     for rows in walk.batches:
-        after: list[torch.Tensor] = []
-        handles = [
-            layer.module.register_forward_hook(
-                lambda module, args, out: after.append(out[0] if isinstance(out, tuple) else out)
-            )
-            for layer in walk.layers
-        ]
-        with torch.no_grad():
-            model(input_ids=walk.ids(rows), use_cache=False)
-        for handle in handles:
-            handle.remove()
         with torch.no_grad():
             hidden = walk.embedded(rows)
-            for index, expected in enumerate(after):
+            for index, expected in enumerate(handed_on(model, walk, rows)):
                 hidden = walk.step(index, hidden)
                 torch.testing.assert_close(hidden, expected, rtol=1e-5, atol=1e-6)
 

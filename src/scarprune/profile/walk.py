@@ -36,7 +36,7 @@ class Layer:
     module: nn.Module
 
 
-class _Stop(Exception):  # noqa: N818: it ends a forward pass early, nothing went wrong
+class _Stop(Exception):
     """Raised at the first layer once its input has been seen."""
 
 
