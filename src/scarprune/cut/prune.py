@@ -4,29 +4,37 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
+from scarprune.cut.compensate.apply import make, put
+from scarprune.cut.compensate.compensated import compensated
+from scarprune.cut.compensate.compensation import find_compensation
+from scarprune.cut.compensate.job import Bounds
 from scarprune.cut.dtypes import saved_dtypes
+from scarprune.cut.narrow import narrow
 from scarprune.cut.report import CutReport
-from scarprune.cut.slice import Selection, selections
+from scarprune.cut.slice import selections
 from scarprune.cut.width import padding, stored_width
-from scarprune.errors import ArgumentError, PlanError, UnsupportedModelError
+from scarprune.errors import PlanError, UnsupportedModelError
 from scarprune.models.family import text_config
 from scarprune.models.find import family_of_model, find_sites
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.models.site import Site
 from scarprune.models.supports import refuse_cut
 from scarprune.plan.plan import Plan
-
-COMPENSATIONS = ("none",)
-# What feed-forward modules call the intermediate size, besides the config's own name for it.
-_WIDTH_NAMES = ("intermediate_size", "ffn_dim", "d_ff", "inner_dim")
-# Linear and Conv1D: attribute that holds the size of a weight's dimension, for each dimension.
-_SIZES = {"in_features": 1, "out_features": 0, "nx": 0, "nf": 1}
+from scarprune.text.blocks import Blocks
 
 
-def prune_model(model: nn.Module, plan: Plan, compensate: str = "none", *, pad: bool = False) -> CutReport:
+def prune_model(
+    model: nn.Module,
+    plan: Plan,
+    compensate: str = "none",
+    *,
+    pad: bool = False,
+    blocks: Blocks | None = None,
+    bounds: Bounds = Bounds(),
+    save_dtype: str | None = None,
+) -> CutReport:
     """Cut ``plan``'s channels out of ``model``, in place; afterwards it is an ordinary smaller model.
 
     Rows of gate and up go (weights and biases), and columns of down; the config's own name for the width is
@@ -35,32 +43,34 @@ def prune_model(model: nn.Module, plan: Plan, compensate: str = "none", *, pad: 
     Args:
         model: in any dtype, on any devices, but not offloaded.
         plan: made for its weights.
-        compensate: how the rest makes up for what goes; only ``none`` so far.
+        compensate: how the rest makes up for what goes: ``none``, ``bias``, ``ls`` or ``refit``.
         pad: where widths differ by site, give all the widest, the others filled up with zero channels.
+        blocks: calibration text for the compensation, of which one block in sixteen is held out to judge by.
+        bounds: how long ``refit`` may train.
+        save_dtype: what ``save_model`` will be told; changed weights are rounded to what will be saved.
 
     Raises:
-        ArgumentError: an unknown compensation.
+        ArgumentError: an unknown compensation, or one that needs blocks without them.
+        TextError: blocks that are too few or do not fit the model.
         PlanError: the plan is for other weights, or its widths differ and ``pad`` is false.
         UnsupportedModelError: the architecture, or how its weights are stored, cannot be cut.
     """
-    if compensate not in COMPENSATIONS:
-        raise ArgumentError(
-            f"There is no compensation {compensate!r}.", hint=f"There is: {', '.join(COMPENSATIONS)}."
-        )
+    compensation = find_compensation(compensate)
     refuse_cut(model)
     refuse_offloaded(model)
     sites = find_sites(model)
     plan.check(sites, fingerprint_model(model))
     width = stored_width(plan, pad)
     key = family_of_model(model).width_key
+    making = make(model, plan, compensation, blocks, pad=pad, bounds=bounds, save_dtype=save_dtype)
     for site in sites:
-        for module, parameter, selection in selections(site, plan.keep[site.name], width):
-            _cut(model.get_submodule(module), parameter, selection)
-        _tell(model.get_submodule(site.name.rpartition(".")[0]), {*_WIDTH_NAMES, key}, site.width, width)
+        narrow(model, site, plan.keep[site.name], width, key)
     if width != sites[0].width:
         for config in _text_configs(model):
             setattr(config, key, width)
-    return report_of(model, plan)
+    if making is not None:
+        put(model, making)
+    return report_of(model, plan, save_dtype)
 
 
 def report_of(model: Any, plan: Plan, save_dtype: str | None = None) -> CutReport:
@@ -93,6 +103,7 @@ def report_of(model: Any, plan: Plan, save_dtype: str | None = None) -> CutRepor
                 lost = parameters[name].numel() // parameters[name].shape[dim]
                 lost *= (before[site.name] - width) * (parameters[name].shape[dim] // width)
                 gone, gone_bytes = gone + lost, gone_bytes + lost * dtypes[name].itemsize
+    done = compensated(model)
     return CutReport(
         widths=dict.fromkeys(plan.keep, width),
         parameters_before=numbers + gone,
@@ -101,6 +112,8 @@ def report_of(model: Any, plan: Plan, save_dtype: str | None = None) -> CutRepor
         bytes_after=size,
         achieved_sparsity=plan.achieved_sparsity,
         padding=padding(plan, width),
+        compensate="none" if done is None else done.name,
+        compensation=None if done is None else done.as_json(),
     )
 
 
@@ -108,34 +121,6 @@ def _channelled(site: Site) -> Iterator[tuple[str, int]]:
     """Name and channels' dimension of every parameter of ``site`` that has one, each once."""
     for module, parameter, selection in selections(site, np.arange(site.width)):
         yield f"{module}.{parameter}", selection.dim
-
-
-def _cut(module: nn.Module, parameter: str, selection: Selection) -> None:
-    old = getattr(module, parameter, None)
-    if old is None or selection.whole:
-        return
-    setattr(module, parameter, nn.Parameter(select(old.data, selection), requires_grad=old.requires_grad))
-    if parameter == "weight":
-        for attribute, dim in _SIZES.items():
-            if dim == selection.dim and hasattr(module, attribute):
-                setattr(module, attribute, len(selection.index))
-
-
-def select(tensor: torch.Tensor, selection: Selection) -> torch.Tensor:
-    """What stays of ``tensor``, as a copy on its device."""
-    index = torch.from_numpy(np.maximum(selection.index, 0)).to(tensor.device)
-    kept = tensor.index_select(selection.dim, index)
-    padding = np.flatnonzero(selection.index < 0)
-    if len(padding):
-        kept.index_fill_(selection.dim, torch.from_numpy(padding).to(tensor.device), 0)
-    return kept
-
-
-def _tell(ffn: nn.Module, names: set[str], before: int, width: int) -> None:
-    """Bring the sizes up to date that a feed-forward module remembers for itself."""
-    for name in names:
-        if vars(ffn).get(name) == before:
-            setattr(ffn, name, width)
 
 
 def _text_configs(model: Any) -> Iterator[Any]:

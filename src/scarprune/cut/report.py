@@ -17,7 +17,8 @@ class CutReport:
         bytes_after: the same of the smaller model.
         achieved_sparsity: share of all channels that are gone, padding counted as gone.
         padding: stored channels that are zero because widths differed by site.
-        compensate: how the rest makes up for what is gone.
+        compensate: how the rest was asked to make up for what is gone.
+        compensation: what came of that, as JSON; None where nothing was asked for.
         max_logit_difference: absolute, float32; None where nothing was reloaded.
     """
 
@@ -29,6 +30,7 @@ class CutReport:
     achieved_sparsity: float
     padding: int = 0
     compensate: str = "none"
+    compensation: Mapping[str, Any] | None = None
     max_logit_difference: float | None = None
 
     @property

@@ -1,7 +1,9 @@
 """The hidden states of a whole text before one layer, carried on layer by layer."""
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import torch
-from torch import nn
 
 from scarprune.profile.walk import Walk
 from scarprune.runtime.memory import available_bytes
@@ -40,8 +42,31 @@ class HiddenStates:
         length, rows = self._slices[batch]
         return self.states[length][rows].to(self.walk.device, non_blocking=True)
 
+    def take(self, length: int, rows: torch.Tensor) -> torch.Tensor:
+        """The states [B, T, D] of the blocks ``rows`` [B] among those of ``length``, on the device."""
+        states = self.states[length]
+        return states.index_select(0, rows.to(states.device)).to(self.walk.device, non_blocking=True)
+
+    def draws(self, seed: int) -> Iterator[tuple[int, torch.Tensor]]:
+        """Batches of blocks of one length, all blocks again and again in new orders: what ``take`` takes.
+
+        Blocks that are left over from an order come in another one; a batch has a shape that the walk knows.
+        """
+        sizes: dict[int, int] = {}
+        for length, rows in self._slices:
+            sizes[length] = max(sizes.get(length, 0), rows.stop - rows.start)
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            batches = []
+            for length, states in self.states.items():
+                order = torch.randperm(len(states), generator=generator).to(states.device, non_blocking=True)
+                full = range(0, len(order) - sizes[length] + 1, sizes[length])
+                batches += [(length, order[start : start + sizes[length]]) for start in full]
+            for i in torch.randperm(len(batches), generator=generator).tolist():
+                yield batches[i]
+
     @torch.no_grad()
-    def advance(self, index: int, module: nn.Module | None = None) -> None:
+    def advance(self, index: int, module: Callable[..., Any] | None = None) -> None:
         """Go through layer ``index``, or through ``module`` in its place."""
         for batch, (length, rows) in enumerate(self._slices):
             after = self.walk.step(index, self[batch], module)

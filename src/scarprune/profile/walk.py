@@ -4,7 +4,7 @@ What needs all tokens at one layer before the next begins (Gram matrices, refits
 and one hidden state per token, instead of every layer's statistics at once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,11 +91,14 @@ class Walk:
             handle.remove()
         raise UnsupportedModelError(f"{self.layers[0].name} is not called by the model's forward pass.")
 
-    def step(self, index: int, hidden: torch.Tensor, module: nn.Module | None = None) -> torch.Tensor:
+    def step(
+        self, index: int, hidden: torch.Tensor, module: Callable[..., Any] | None = None
+    ) -> torch.Tensor:
         """The hidden states [B, T, D] after layer ``index``, or after ``module`` called in its place."""
         args, kwargs = self._calls[hidden.shape[0], hidden.shape[1]][index]
         out = (module or self.layers[index].module)(hidden, *args, **kwargs)
-        return out[0] if isinstance(out, tuple) else out  # type: ignore[no-any-return]
+        hidden = out[0] if isinstance(out, tuple) else out
+        return hidden
 
     # -- how the model calls its layers ------------------------------------------------------------
 

@@ -175,8 +175,8 @@ def test_a_second_cut_by_the_same_plan_is_refused():
 
 def test_an_unknown_compensation_lists_what_there_is():
     model = tiny_model("llama")
-    with pytest.raises(ArgumentError, match=r"no compensation 'ls'\. There is: none"):
-        prune_model(model, random_plan(model, 20), compensate="ls")
+    with pytest.raises(ArgumentError, match=r"no compensation 'glue'\. There is: none, bias, ls, refit"):
+        prune_model(model, random_plan(model, 20), compensate="glue")
 
 
 @pytest.mark.parametrize("family", FIXED_WIDTH)

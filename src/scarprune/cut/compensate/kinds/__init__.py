@@ -1,0 +1,1 @@
+"""The compensations, one file each."""
