@@ -131,6 +131,22 @@ sparsity = click.option(
     "--sparsity", type=float, required=True, help="Fraction of channels to remove, 0 to 1."
 )
 
+compensating: Decorator = _all(
+    click.option(
+        "--compensate",
+        default="none",
+        show_default=True,
+        metavar="none|bias|ls|refit",
+        help="How channels that stay make up for those that go: a bias, least squares, or trained layers.",
+    ),
+    click.option(
+        "--compensate-steps", type=int, help="Steps that refit trains each layer for [default: 600]."
+    ),
+    click.option(
+        "--compensate-seconds", type=float, help="Time for all of refit's training, in place of steps."
+    ),
+)
+
 saving: Decorator = _all(
     click.option(
         "--save-dtype",

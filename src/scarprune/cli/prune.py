@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     help="How many blocks to judge on [default: all of --eval, else up to 64].",
 )
 @options.planning
+@options.compensating
 @options.saving
 @options.measuring
 @options.reading
@@ -62,7 +63,7 @@ def command(
     from scarprune.artifacts import partial_path
     from scarprune.cli.answer import Answer
     from scarprune.cli.interrupt import resumable
-    from scarprune.pipeline.inputs import Loading, Measuring, Planning, Reading
+    from scarprune.pipeline.inputs import Compensating, Loading, Measuring, Planning, Reading
     from scarprune.pipeline.prune import prune
 
     answer = Answer("prune", json_file, overwrite)
@@ -76,6 +77,7 @@ def command(
             evaluation=evaluation,
             evaluation_blocks=evaluation_blocks,
             measuring=Measuring(blocks=blocks, batch=batch),
+            compensating=options.pick(Compensating, given),
             planning=options.pick(Planning, given),
             reading=options.pick(Reading, given),
             loading=options.pick(Loading, given),
@@ -99,6 +101,7 @@ def _show(console: "Console", result: "Pruned") -> None:
     rows = [
         ("excess", f"{with_error(*result.excess)} nats (paired over blocks)"),
         *show.plan(result.plan),
+        *show.compensation(result.report),
         ("verified", show.verified(result.report)),
         ("written", str(result.out)),
     ]

@@ -9,6 +9,7 @@ from scarprune.cli.words import change, parameters, percent, shorten, size, widt
 from scarprune.cut.report import CutReport
 from scarprune.evaluate.perplexity import Perplexity
 from scarprune.plan.plan import Plan
+from scarprune.runtime.progress import duration
 from scarprune.text.blocks import Blocks
 
 
@@ -26,10 +27,25 @@ def verified(report: CutReport) -> str:
     """What the reload of a cut checkpoint showed."""
     if report.max_logit_difference is None:
         return "every tensor equals its slice of the source, bit for bit"
+    reference = "masked dense model's" if report.compensate == "none" else "compensated model's in memory"
     return (
         "reloaded by stock transformers in a fresh process; logits within "
-        f"{report.max_logit_difference:.1e} of the masked dense model's"
+        f"{report.max_logit_difference:.1e} of the {reference}"
     )
+
+
+def compensation(report: CutReport) -> list[tuple[str, str]]:
+    """What came of a compensation; nothing where none was asked for."""
+    found = report.compensation
+    if found is None:
+        return []
+    nats = ", ".join(
+        f"{step} {'not finite' if loss is None else f'{loss:.4f}'}"
+        for step, loss in found["held_out_nats_per_token"].items()
+    )
+    asked = "" if found["kept"] == found["name"] else f" (asked: {found['name']})"
+    words = f"{found['kept']}{asked} in {duration(found['seconds'])}"
+    return [("compensation", words), ("held-out nats", f"{nats} per token of calibration text held out")]
 
 
 def plan(plan: Plan) -> list[tuple[str, str]]:

@@ -93,6 +93,7 @@ def render(
         plan=plan,
         plan_file=PLAN,
         report=report,
+        kept="none" if report.compensation is None else report.compensation["kept"],
         removed=f"{report.achieved_sparsity:.1%}",
         sites=len(plan.sites),
         widths_before=_spread(site.width for site in plan.sites),

@@ -9,6 +9,7 @@ import torch
 
 from scarprune.artifacts import atomic_folder, refuse_existing
 from scarprune.cut.card import Quality, write_card
+from scarprune.cut.compensate.compensated import refuse_added
 from scarprune.cut.dtypes import saved_dtypes
 from scarprune.cut.prune import report_of
 from scarprune.cut.travel import PLAN, refuse_overlap, write_config
@@ -46,11 +47,13 @@ def save_model(
         ArtifactError: an existing ``out``, a full disk.
         ArgumentError: ``out`` overlaps with the folder the model came from, an unknown dtype.
         PlanError: the model was not cut by ``plan``.
+        UnsupportedModelError: a compensation added biases that the architecture does not have.
     """
     out = Path(out)
     origin = origin_of(model)
     if origin is not None and origin.path.is_dir():
         refuse_overlap(origin.path, out)
+    refuse_added(model)
     refuse_existing(out, overwrite)
     dtypes = saved_dtypes(model, save_dtype)
     report = None if plan is None else report_of(model, plan, save_dtype)

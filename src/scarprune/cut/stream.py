@@ -8,6 +8,7 @@ from typing import Any
 from scarprune.artifacts import atomic_folder, refuse_existing
 from scarprune.cut.card import Quality, write_card
 from scarprune.cut.cast import stored_dtype
+from scarprune.cut.changed import Changed
 from scarprune.cut.config import config_of_cut
 from scarprune.cut.count import count
 from scarprune.cut.match import stored_selections
@@ -39,10 +40,12 @@ def cut_folder(
     source_name: str | None = None,
     quality: Quality | None = None,
     check: Callable[[Path], float | None] | None = None,
+    changed: Changed | None = None,
 ) -> CutReport:
     """Cut the checkpoint in ``source`` to ``out`` without loading it: a few megabytes are held at a time.
 
-    Every written tensor is read again and compared with its slice of the source, bit for bit.
+    Every written tensor is read again and compared with its slice of the source, bit for bit (with its new
+    values where they were changed).
 
     Args:
         source: a model folder with safetensors files.
@@ -59,6 +62,7 @@ def cut_folder(
         quality: perplexities for the model card.
         check: another verification, called with the folder before it takes its name: what it raises leaves
             nothing behind, and the difference of logits that it returns goes into the report.
+        changed: weights that are written in the place of slices.
 
     Raises:
         ArtifactError: a damaged source, an existing ``out``, a full disk.
@@ -73,6 +77,9 @@ def cut_folder(
     refuse_existing(out, overwrite)
     job = _job(checkpoint, plan, pad, save_dtype)
     report = _report(plan, job)
+    if changed is not None:
+        job = replace(job, transfers=changed.among(job.transfers))
+        report = replace(report, compensate=changed.compensation["name"], compensation=changed.compensation)
     with atomic_folder(out, overwrite=overwrite) as folder:
         write_config(folder, job.config)
         copy_companions(source, folder, code=trust_remote_code)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from scarprune.cut.cast import DTYPES, cast
 from scarprune.cut.slice import Selection
 from scarprune.cut.tensorfile import pieces, write_header
-from scarprune.errors import NumericsError
+from scarprune.errors import ArtifactError, NumericsError
 from scarprune.models.checkpoint import Stored, read_header
 
 _WAITING = 8  # pieces of a few megabytes
@@ -25,11 +25,19 @@ _WAITING = 8  # pieces of a few megabytes
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One stored tensor on its way: what stays of it, and the dtype it gets (floating ones alone)."""
+    """One stored tensor on its way.
+
+    Attributes:
+        tensor: where it lies in the source.
+        selection: what stays of it; None for all.
+        dtype: that it gets (floating ones alone); None for its own.
+        words: its new values, given the dtype they are stored in; None for those of the source.
+    """
 
     tensor: Stored
     selection: Selection | None = None
     dtype: str | None = None
+    words: Callable[[str], np.ndarray] | None = None
 
     @property
     def target(self) -> Stored:
@@ -39,8 +47,14 @@ class Transfer:
         return replace(self.tensor, shape=shape, dtype=(floating and self.dtype) or self.tensor.dtype)
 
     def pieces(self, file: BufferedReader) -> Iterator[np.ndarray]:
-        """The words of the target in order, read from the source's ``file``."""
+        """The words of the target in order, read from the source's ``file`` unless they are new."""
         target = self.target
+        if self.words is not None:
+            words = self.words(target.dtype)
+            if words.shape != target.shape:
+                raise ArtifactError(f"{target.name} is {words.shape} in memory, and {target.shape} when cut.")
+            yield words
+            return
         for words in pieces(file, self.tensor, self.selection):
             yield cast(words, self.tensor.dtype, target.dtype)
 

@@ -35,14 +35,14 @@ def probe_ids(config: Mapping[str, Any]) -> np.ndarray:
     return np.random.default_rng(0).integers(0, int(read(text_config(config), "vocab_size")), length)
 
 
-def reference_logits(model: Any, plan: Plan, ids: np.ndarray) -> np.ndarray:
+def reference_logits(model: Any, plan: Plan | None, ids: np.ndarray) -> np.ndarray:
     """float32 [T, V]: logits of the dense ``model`` with the removed channels at zero.
 
     Narrower weights are computed with in float32, one module at a time, so that no second model is needed.
 
     Args:
         model: not yet cut.
-        plan: for it.
+        plan: for it; None for a model whose own logits are the reference.
         ids: int64 [T], at most 128 of them are read.
 
     Raises:
@@ -58,7 +58,8 @@ def reference_logits(model: Any, plan: Plan, ids: np.ndarray) -> np.ndarray:
     refuse_offloaded(model)
     device = model.get_input_embeddings().weight.device
     block = torch.as_tensor(ids[:LONGEST_BLOCK], device=device)[None]
-    with torch.no_grad(), masked(model, plan), in_float32(model):
+    masks = contextlib.nullcontext() if plan is None else masked(model, plan)
+    with torch.no_grad(), masks, in_float32(model):
         logits: np.ndarray = model(input_ids=block, use_cache=False).logits[0].float().cpu().numpy()
     return logits
 
@@ -71,16 +72,18 @@ def verify_reload(
     dtype: str = "auto",
     trust_remote_code: bool = False,
     child: Child | None = None,
+    what: str = "masked dense one",
 ) -> float:
     """Load ``folder`` by stock transformers in a fresh process and compare its logits with ``reference``.
 
     Args:
         folder: the smaller checkpoint.
-        reference: float32 [T, V], of the masked dense model.
+        reference: float32 [T, V], of the masked dense model, or of a compensated one.
         ids: int64 [T], what the reference was computed on.
         dtype: what the reference's weights were loaded in; computing is in float32 in any case.
         trust_remote_code: as for loading the source.
         child: a process to use instead of a fresh one.
+        what: the reference, in words.
 
     Returns:
         The largest absolute difference of any logit.
@@ -95,7 +98,7 @@ def verify_reload(
     difference, scale = float(np.abs(found - reference).max()), float(np.abs(reference).max())
     if not np.isfinite(difference) or difference > TOLERANCE * scale:
         raise NumericsError(
-            f"The reloaded model differs from the masked dense one: its logits by up to {difference:.3g}, "
+            f"The reloaded model differs from the {what}: its logits by up to {difference:.3g}, "
             f"where {TOLERANCE * scale:.3g} is allowed.",
             hint="The output was not kept.",
         )

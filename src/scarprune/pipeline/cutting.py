@@ -8,7 +8,7 @@ from scarprune.artifacts import refuse_existing
 from scarprune.cut.report import CutReport
 from scarprune.cut.stream import cut_folder
 from scarprune.models.source import locate
-from scarprune.pipeline.inputs import Loading
+from scarprune.pipeline.inputs import Compensating, Loading
 from scarprune.plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from scarprune.cut.card import Quality
     from scarprune.models.source import Origin
+    from scarprune.text.blocks import Blocks
 
+MASKED = "masked dense one"
 # What cuts a model in memory is imported where it is used: a folder is cut without torch in the process.
 
 
@@ -78,10 +80,17 @@ def cut(
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a reloaded checkpoint must compute: float32 logits [T, V] of the block ``ids`` [T]."""
+    """What a reloaded checkpoint must compute.
+
+    Attributes:
+        ids: int64 [T], a block.
+        logits: float32 [T, V], of that block.
+        what: whose logits, in words.
+    """
 
     ids: "np.ndarray"
     logits: "np.ndarray"
+    what: str
 
 
 def cut_in_memory(
@@ -92,8 +101,12 @@ def cut_in_memory(
     save_dtype: str | None = None,
     pad: bool = False,
     verify: bool = True,
+    blocks: "Blocks | None" = None,
+    compensating: Compensating = Compensating(),
 ) -> Reference | None:
     """Cut ``model``; returns what it computed on ``ids`` while its channels were only masked.
+
+    Where weights are compensated it is what the cut model computes in memory.
 
     Args:
         model: from ``Loading.load``, not yet cut.
@@ -102,16 +115,23 @@ def cut_in_memory(
         save_dtype: what it will be saved in; the weights in memory take the values that will be saved.
         pad: give sites of different widths the widest, filled up with channels of zeros.
         verify: whether to compute the reference at all.
+        blocks: calibration text for a compensation.
+        compensating: how the rest makes up for what goes.
     """
+    from scarprune.cut.compensate.job import Bounds
     from scarprune.cut.prune import prune_model
     from scarprune.cut.verify import LONGEST_BLOCK, reference_logits
 
     if save_dtype is not None or _folder(model) is None:
         _round(model, save_dtype, plan.fingerprint)
     ids = ids[:LONGEST_BLOCK]
-    reference = Reference(ids, reference_logits(model, plan, ids)) if verify else None
-    prune_model(model, plan, pad=pad)
-    return reference
+    kind = compensating.compensate
+    masks = Reference(ids, reference_logits(model, plan, ids), MASKED) if verify and kind == "none" else None
+    bounds = Bounds(compensating.compensate_steps, compensating.compensate_seconds)
+    prune_model(model, plan, kind, pad=pad, blocks=blocks, bounds=bounds, save_dtype=save_dtype)
+    if not verify or masks is not None:
+        return masks
+    return Reference(ids, reference_logits(model, None, ids), "compensated one in memory")
 
 
 def save_cut(
@@ -130,11 +150,13 @@ def save_cut(
     """Write a model that ``cut_in_memory`` cut, and verify what was written against ``reference``.
 
     Where the model came from a folder, that is cut once more, tensor by tensor, so that what is saved are
-    slices of what was stored; else the weights in memory are saved.
+    slices of what was stored, save for weights that a compensation changed; else the weights in memory are
+    saved.
 
     Raises:
         NumericsError: stock transformers computes something else in a fresh process; nothing is left behind.
     """
+    from scarprune.cut.compensate.compensated import changed, refuse_added
     from scarprune.cut.prune import report_of
     from scarprune.cut.save import save_model
     from scarprune.cut.verify import verify_reload
@@ -144,8 +166,16 @@ def save_cut(
     def check(folder: Path) -> float | None:
         if reference is None:
             return None
-        return verify_reload(folder, reference.logits, reference.ids, dtype=dtype, trust_remote_code=remote)
+        return verify_reload(
+            folder,
+            reference.logits,
+            reference.ids,
+            dtype=dtype,
+            trust_remote_code=remote,
+            what=reference.what,
+        )
 
+    refuse_added(model)
     origin = _folder(model)
     if origin is not None:
         return cut_folder(
@@ -159,6 +189,7 @@ def save_cut(
             source_name=origin.source,
             quality=quality,
             check=check,
+            changed=changed(model),
         )
     differences: list[float | None] = []
     save_model(

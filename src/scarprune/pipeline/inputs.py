@@ -86,6 +86,15 @@ class Planning:
     cap: float = 0.7
 
 
+@dataclass(frozen=True, slots=True)
+class Compensating:
+    """How what stays makes up for what goes: a compensation, and how long it may train layers."""
+
+    compensate: str = "none"
+    compensate_steps: int | None = None
+    compensate_seconds: float | None = None
+
+
 def judged(source: str) -> str:
     """``demo`` where a command judges: the shipped evaluation text."""
     return "demo:evaluation" if source == "demo" else source

@@ -12,9 +12,12 @@ import numpy as np
 from scarprune.artifacts import partial_path, refuse_existing, replace_folder
 from scarprune.cut.card import Quality
 from scarprune.cut.cast import stored_dtype
+from scarprune.cut.compensate.apply import lacks_bias
+from scarprune.cut.compensate.compensation import Compensation, find_compensation
+from scarprune.cut.compensate.job import Bounds
 from scarprune.cut.report import CutReport
 from scarprune.cut.travel import refuse_overlap
-from scarprune.errors import ArtifactError, PlanError
+from scarprune.errors import ArtifactError, PlanError, TextError, UnsupportedModelError
 from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
 from scarprune.models.find import find_sites
 from scarprune.models.fingerprint import fingerprint_model
@@ -22,7 +25,7 @@ from scarprune.models.site import Site
 from scarprune.models.source import origin_of
 from scarprune.models.supports import refuse_cut
 from scarprune.pipeline.cutting import cut_in_memory, save_cut
-from scarprune.pipeline.inputs import Loading, Measuring, Planning, Reading
+from scarprune.pipeline.inputs import Compensating, Loading, Measuring, Planning, Reading
 from scarprune.pipeline.stages import BETTER_TEXT, count_of, describe, describe_model, measure, say_expected
 from scarprune.pipeline.texts import Texts, read_texts
 from scarprune.plan.plan import Plan, make_plan
@@ -94,6 +97,7 @@ def prune(
     reading: Reading = Reading(),
     measuring: Measuring = Measuring(),
     planning: Planning = Planning(),
+    compensating: Compensating = Compensating(),
     save_dtype: str | None = None,
     pad: bool = False,
     resume: bool = False,
@@ -113,6 +117,7 @@ def prune(
         reading: how text becomes blocks.
         measuring: how it is profiled; labels and redundancy follow from what the score needs.
         planning: how the channels that stay are chosen.
+        compensating: how they make up for those that go, on the text that was measured on.
         save_dtype: of the saved tensors; None as in the source, bfloat16 for a ``.gguf`` file.
         pad: whether sites of different widths are stored with channels of zeros.
         resume: go on from what an interrupted run left in ``OUT.partial``.
@@ -120,10 +125,11 @@ def prune(
     """
     refuse_existing(out, overwrite)
     measuring = _as_needed(measuring, planning.score)
+    compensation = _compensation(compensating)
     given = None if profile is None else load_profile(profile)
     with _workshop(out, resume) as work:
         model, tokenizer = loading.load(source)
-        _refuse_early(model, out, save_dtype)
+        _refuse_early(model, out, save_dtype, compensation)
         _rehearse(find_sites(model), sparsity, planning, pad)
         if given is not None:
             _check_weights(given, model, profile)
@@ -138,13 +144,27 @@ def prune(
             profile=given,
             count=count_of(measuring.blocks),
         )
+        if compensation.fit is not None and texts.calibration is None:
+            raise TextError(
+                f"The text that the profile was measured on cannot be read again, and {compensation.name!r} "
+                "is fitted to it.",
+                hint="Leave out --profile, or use --compensate none.",
+            )
         measured = given or _measure(model, texts, measuring, reading.seed, work)
         plan = _plan(measured, sparsity, planning, reading.seed)
         say_expected(model, texts.evaluation, runs=2)
         dense = perplexity(model, texts.evaluation, batch=measuring.batch)
         facts = provenance(**describe_model(model, source), seed=reading.seed)
         first = texts.evaluation.ids[0, : texts.evaluation.lengths[0]]
-        reference = cut_in_memory(model, plan, ids=first, save_dtype=save_dtype, pad=pad)
+        reference = cut_in_memory(
+            model,
+            plan,
+            ids=first,
+            save_dtype=save_dtype,
+            pad=pad,
+            blocks=texts.calibration,
+            compensating=compensating,
+        )
         pruned = perplexity(model, texts.evaluation, batch=measuring.batch)
         report = save_cut(
             model,
@@ -199,9 +219,21 @@ def _resumable(work: Path) -> tuple[Path, Path]:
     return work / "profile.state", work / "profile.safetensors"
 
 
-def _refuse_early(model: Any, out: Path, save_dtype: str | None) -> None:
+def _compensation(compensating: Compensating) -> Compensation:
+    """The one that was asked for; its bounds are checked as well, before anything is loaded."""
+    Bounds(compensating.compensate_steps, compensating.compensate_seconds)
+    return find_compensation(compensating.compensate)
+
+
+def _refuse_early(model: Any, out: Path, save_dtype: str | None, compensation: Compensation) -> None:
     """What would be refused when the checkpoint is written is refused before the long work."""
     refuse_cut(model)
+    if compensation.adds_bias and lacks_bias(model):
+        raise UnsupportedModelError(
+            f"Down projections of {type(model).__name__} have no bias in stock transformers, so what "
+            f"{compensation.name!r} adds cannot be saved.",
+            hint="Use --compensate ls, or prune_model(..., compensate='bias') to evaluate it in memory.",
+        )
     if save_dtype is not None:
         stored_dtype(save_dtype)
     origin = origin_of(model)

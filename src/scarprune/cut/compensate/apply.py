@@ -21,7 +21,7 @@ from scarprune.models.find import find_sites
 from scarprune.models.weights import bias
 from scarprune.plan.plan import Plan
 from scarprune.profile.run import prepared
-from scarprune.runtime.progress import remark
+from scarprune.runtime.progress import remark, track
 from scarprune.text.blocks import Blocks
 from scarprune.text.fit import check_fits
 
@@ -75,7 +75,12 @@ def make(
     dtypes = saved_dtypes(model, save_dtype)
     with prepared(model):
         job = Job(model, plan, stored_width(plan, pad), fit, held, bounds, dtypes)
-        return Making(compensation, list(compensation.fit(job)), held, began)
+        with track("Compensating", len(plan.sites), unit="layers") as advance:
+            fitted = []
+            for site in compensation.fit(job):
+                fitted.append(site)
+                advance(1)
+        return Making(compensation, fitted, held, began)
 
 
 def put(model: Any, making: Making) -> Compensated:

@@ -6,13 +6,13 @@ after that layer, so that it also makes up for what earlier layers could not.
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 from torch.func import functional_call
 
-from scarprune.cut.compensate.compensation import Compensation, Fitted
+from scarprune.cut.compensate.compensation import Compensation, Fitted, Weights
 from scarprune.cut.compensate.job import Job, facts_of
 from scarprune.cut.compensate.objective import Loss, Objective, squared
 from scarprune.cut.compensate.ridge import solve
@@ -20,9 +20,6 @@ from scarprune.cut.compensate.train import RATE, pace_of, train
 from scarprune.profile.gram import layer_grams
 from scarprune.profile.hidden import HiddenStates
 from scarprune.profile.walk import Layer
-from scarprune.runtime.progress import track
-
-Weights = Mapping[str, torch.Tensor]
 
 
 def fit(job: Job, objective: Objective = squared, rate: float = RATE) -> Iterator[Fitted]:
@@ -31,33 +28,31 @@ def fit(job: Job, objective: Objective = squared, rate: float = RATE) -> Iterato
     dense, dense_held = HiddenStates(walk), HiddenStates(held_walk)
     given, given_held = HiddenStates(walk), HiddenStates(held_walk)
     elapsed = 0.0
-    with track("Refitting", len(walk.layers), unit="layers") as advance:
-        for index, layer in enumerate(walk.layers):
-            gram, held = layer_grams(dense, index)[0], layer_grams(dense_held, index)[0]
-            solved = solve(job, layer.site, gram, held)
-            del gram, held
-            module, loss = job.cut(layer), objective(index, solved.energy)
-            weights: dict[str, Weights] = {"none": {}, "ls": solved.weights}
-            began = time.perf_counter()
-            _set(module, layer, solved.weights)
-            names = trained_parameters(layer, module)
-            pace = pace_of(job.bounds, len(walk.layers) - index, elapsed)
-            values = train(index, module, names, given, dense, loss, pace, rate=rate, seed=index)
-            elapsed += time.perf_counter() - began
-            full = {f"{layer.name}.{name}": value for name, value in values.items()}
-            weights["refit"] = {name: job.rounded(name, value) for name, value in full.items()}
-            module = job.cut(layer)
-            errors = {
-                step: _error(index, module, layer, changed, given_held, dense_held, loss)
-                for step, changed in weights.items()
-            }
-            kept = min(errors, key=lambda step: errors[step] if math.isfinite(errors[step]) else math.inf)
-            _set(module, layer, weights[kept])
-            given.advance(index, module)
-            given_held.advance(index, module)
-            facts = facts_of(errors, kept, damping=solved.damping, condition=solved.condition)
-            yield Fitted(layer.site, {"ls": weights["ls"], "refit": weights[kept]}, facts)
-            advance(1)
+    for index, layer in enumerate(walk.layers):
+        gram, held = layer_grams(dense, index)[0], layer_grams(dense_held, index)[0]
+        solved = solve(job, layer.site, gram, held)
+        del gram, held
+        module, loss = job.cut(layer), objective(index, solved.energy)
+        weights: dict[str, Weights] = {"none": {}, "ls": solved.weights}
+        began = time.perf_counter()
+        _set(module, layer, solved.weights)
+        names = trained_parameters(layer, module)
+        pace = pace_of(job.bounds, len(walk.layers) - index, elapsed)
+        values = train(index, module, names, given, dense, loss, pace, rate=rate, seed=index)
+        elapsed += time.perf_counter() - began
+        full = {f"{layer.name}.{name}": value for name, value in values.items()}
+        weights["refit"] = {name: job.rounded(name, value) for name, value in full.items()}
+        module = job.cut(layer)
+        errors = {
+            step: _error(index, module, layer, changed, given_held, dense_held, loss)
+            for step, changed in weights.items()
+        }
+        kept = min(errors, key=lambda step: errors[step] if math.isfinite(errors[step]) else math.inf)
+        _set(module, layer, weights[kept])
+        given.advance(index, module)
+        given_held.advance(index, module)
+        facts = facts_of(errors, kept, damping=solved.damping, condition=solved.condition)
+        yield Fitted(layer.site, {"ls": weights["ls"], "refit": weights[kept]}, facts)
 
 
 def trained_parameters(layer: Layer, module: nn.Module) -> list[str]:
