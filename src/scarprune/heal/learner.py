@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from scarprune.heal.objective import Rows, divergence
 from scarprune.heal.reader import read
 from scarprune.heal.weights import Weights
 from scarprune.models.head import Head
+from scarprune.profile.divergence import Rows, divergence
 from scarprune.runtime.graph import Graph, Tensors
 from scarprune.runtime.ranks import Ranks
 

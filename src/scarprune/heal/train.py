@@ -12,7 +12,6 @@ from scarprune.errors import ArgumentError, MemoryBudgetError
 from scarprune.heal.budget import make_budget, rate_factor
 from scarprune.heal.judge import Judge
 from scarprune.heal.learner import Learner
-from scarprune.heal.objective import divergence_rows
 from scarprune.heal.reader import Teacher, checkpointed_layers, compiled_layers
 from scarprune.heal.settings import Compile, Settings
 from scarprune.heal.state import Keeper, State
@@ -20,6 +19,7 @@ from scarprune.heal.stream import Stream
 from scarprune.heal.weights import Weights
 from scarprune.models.capture import plain_causal_masks
 from scarprune.models.head import Head
+from scarprune.profile.divergence import divergence_rows
 from scarprune.runtime.graph import Leash
 from scarprune.runtime.memory import available_bytes, is_out_of_memory, release_cached
 from scarprune.runtime.progress import duration, remark

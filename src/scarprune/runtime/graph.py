@@ -1,6 +1,7 @@
 """A function as a CUDA graph: its kernels are launched at once, where launching them one by one is slow."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -30,6 +31,20 @@ class Graph:
             own.copy_(given)
         self._graph.replay()
         return self._outputs
+
+
+@contextlib.contextmanager
+def side_stream(device: torch.device) -> Iterator[None]:
+    """Work on a stream of its own, as what is captured later must have run; nothing where there is no GPU."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    before = torch.cuda.current_stream(device)
+    stream.wait_stream(before)
+    with torch.cuda.stream(stream):
+        yield
+    before.wait_stream(stream)
 
 
 class Leash:

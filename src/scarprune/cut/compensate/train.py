@@ -1,7 +1,9 @@
-"""Training one layer's feed-forward network to give wanted hidden states: Adam, with a cosine rate."""
+"""Training one layer to give wanted hidden states: Adam, with a cosine rate."""
 
 import math
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +14,14 @@ from torch.func import functional_call
 from scarprune.cut.compensate.job import DEFAULT_STEPS, Bounds
 from scarprune.cut.compensate.objective import Loss
 from scarprune.profile.hidden import HiddenStates
+from scarprune.runtime.graph import Graph, Leash, side_stream
+from scarprune.runtime.memory import is_out_of_memory
 
-# Of each matrix's root mean square: about 1e-3 on SmolLM2, where 0.19 is usual.
-RATE = 5e-3
-_LOOK_AT_THE_CLOCK = 16  # steps; each look waits for the device
+# Of each matrix's root mean square: about 2e-3 on SmolLM2, where 0.19 is usual.
+RATE = 1e-2
+_BETAS = (0.9, 0.95)
+_WARM_UP = 20  # steps over which the rate rises
+_REHEARSED = 3  # steps before a CUDA graph is captured
 
 
 @dataclass
@@ -25,15 +31,12 @@ class Pace:
     steps: int | None
     seconds: float | None
     began: float = field(default_factory=time.perf_counter)
-    _elapsed: float = 0.0
 
-    def progress(self, step: int, device: torch.device) -> float:
+    def progress(self, step: int) -> float:
         """From 0 to 1 before ``step``; at 1 it is over."""
-        if self.seconds is not None and step % _LOOK_AT_THE_CLOCK == 0:
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            self._elapsed = time.perf_counter() - self.began
-        by_clock = 0.0 if self.seconds is None else self._elapsed / max(self.seconds, 1e-9)
+        by_clock = 0.0
+        if self.seconds is not None:
+            by_clock = (time.perf_counter() - self.began) / max(self.seconds, 1e-9)
         return min(1.0, max(by_clock, 0.0 if self.steps is None else step / self.steps))
 
 
@@ -44,60 +47,115 @@ def pace_of(bounds: Bounds, layers_left: int, elapsed: float) -> Pace:
     return Pace(bounds.steps, max(0.0, bounds.seconds - elapsed) / layers_left)
 
 
+class Trainee:
+    """A layer's parameters in float32, and one step of training them.
+
+    On a GPU a float32 layer computes in bfloat16 where that is as good (autocast), and a step is one CUDA
+    graph: launching its small kernels one by one would take longer than running them.
+    """
+
+    def __init__(
+        self, index: int, module: nn.Module, names: list[str], given: HiddenStates, loss: Loss, rate: float
+    ) -> None:
+        """Copy the parameters ``names`` of ``module``, which stays as it is.
+
+        Args:
+            index: of the layer in the walk.
+            module: the layer.
+            names: its parameters to train.
+            given: hidden states before the layer.
+            loss: of the states after it and those wanted.
+            rate: the largest learning rate, as a share of each parameter's root mean square.
+        """
+        self.index, self.module, self.walk, self.loss = index, module, given.walk, loss
+        self.masters = {n: module.get_parameter(n).detach().float().clone().requires_grad_() for n in names}
+        self._dtypes = {name: module.get_parameter(name).dtype for name in names}
+        device = self.walk.device
+        self._on_gpu = device.type == "cuda"
+        sizes = {name: _size(values) for name, values in self.masters.items()}
+        matrices = [sizes[name] for name, values in self.masters.items() if values.dim() > 1]
+        usual = max(matrices, default=1.0)
+        self._rates = [
+            rate * (min(sizes[name], usual) or usual) if v.dim() > 1 or sizes[name] else rate * usual
+            for name, v in self.masters.items()
+        ]
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": [values], "lr": torch.zeros((), device=device) if self._on_gpu else 0.0}
+                for values in self.masters.values()
+            ],
+            betas=_BETAS,
+            fused=self._on_gpu,
+            capturable=self._on_gpu,
+        )
+
+    def step(self, hidden: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor]:
+        """One step on a batch [B, T, D]; gives the loss before it."""
+        weights = {name: values.to(self._dtypes[name]) for name, values in self.masters.items()}
+
+        def layer(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            return functional_call(self.module, weights, (hidden, *args), kwargs)
+
+        with torch.enable_grad(), self._autocast():
+            loss = self.loss(self.walk.step(self.index, hidden, layer), wanted)
+        gradients = torch.autograd.grad(loss, list(self.masters.values()))
+        for values, gradient in zip(self.masters.values(), gradients, strict=True):
+            values.grad = gradient
+        self.optimizer.step()
+        return (loss.detach(),)
+
+    def set_rate(self, factor: float) -> None:
+        """Set every parameter's learning rate to ``factor`` of its largest."""
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            if self._on_gpu:
+                group["lr"].fill_(rate * factor)
+            else:
+                group["lr"] = rate * factor
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        narrow = self._on_gpu and set(self._dtypes.values()) == {torch.float32}
+        return torch.autocast("cuda", dtype=torch.bfloat16) if narrow else nullcontext()
+
+
 def train(
-    index: int,
-    module: nn.Module,
-    names: list[str],
-    given: HiddenStates,
-    wanted: HiddenStates,
-    loss: Loss,
-    pace: Pace,
-    *,
-    rate: float = RATE,
-    seed: int = 0,
+    trainee: Trainee, given: HiddenStates, wanted: HiddenStates, pace: Pace, seed: int
 ) -> dict[str, torch.Tensor]:
-    """Train parameters of a layer so that it turns ``given`` into ``wanted``.
+    """Train until ``pace`` says it is over; name -> trained values, float32.
 
     Args:
-        index: of the layer in the walk.
-        module: the layer, which stays as it is.
-        names: its parameters to train, from a float32 copy of them.
-        given: hidden states before the layer.
-        wanted: hidden states of the same tokens after it.
-        loss: of the error.
+        trainee: the layer.
+        given: hidden states before it.
+        wanted: hidden states of the same tokens that it should give.
         pace: how long.
-        rate: the first learning rate, as a share of each parameter's root mean square.
         seed: of the order of the blocks.
-
-    Returns:
-        Name -> trained values, float32.
     """
-    walk, dtypes = given.walk, {name: module.get_parameter(name).dtype for name in names}
-    masters = {name: module.get_parameter(name).detach().float().clone().requires_grad_() for name in names}
-    sizes = {name: float(values.detach().square().mean().sqrt()) for name, values in masters.items()}
-    usual = max(sizes.values())
-    groups: list[dict[str, Any]] = [
-        {"params": [values], "lr": 0.0, "rate": rate * (sizes[name] if values.dim() > 1 else usual)}
-        for name, values in masters.items()
-    ]
-    optimizer = torch.optim.Adam(groups, fused=walk.device.type == "cuda")
-    draws = given.draws(seed)
+    draws, leash = given.draws(seed), Leash(given.walk.device)
+    run: Callable[..., Any] = trainee.step
+    one_shape = len(given.states) == 1
     step = 0
-    while (progress := pace.progress(step, walk.device)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = group["rate"] * 0.5 * (1 + math.cos(math.pi * progress))
-        length, rows = next(draws)
-        weights = {name: values.to(dtypes[name]) for name, values in masters.items()}
+    with side_stream(given.walk.device):
+        while (progress := pace.progress(step)) < 1:
+            trainee.set_rate(min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * progress)))
+            length, rows = next(draws)
+            batch = given.take(length, rows), wanted.take(length, rows)
+            if step == _REHEARSED and one_shape and given.walk.device.type == "cuda":
+                run = _captured(trainee, *batch)
+            run(*batch)
+            leash.step()
+            step += 1
+    return {name: values.detach() for name, values in trainee.masters.items()}
 
-        def layer(
-            hidden: torch.Tensor, *args: Any, weights: dict[str, torch.Tensor] = weights, **kwargs: Any
-        ) -> Any:
-            return functional_call(module, weights, (hidden, *args), kwargs)
 
-        with torch.enable_grad():
-            after = walk.step(index, given.take(length, rows), layer)
-            loss(after.float() - wanted.take(length, rows).float()).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        step += 1
-    return {name: values.detach() for name, values in masters.items()}
+def _captured(trainee: Trainee, hidden: torch.Tensor, wanted: torch.Tensor) -> Callable[..., Any]:
+    """The trainee's step as a CUDA graph; the step itself where its kernels cannot be captured."""
+    try:
+        return Graph(trainee.step, hidden, wanted)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        torch.cuda.synchronize()
+        return trainee.step
+
+
+def _size(values: torch.Tensor) -> float:
+    return float(values.detach().square().mean().sqrt())

@@ -1,4 +1,4 @@
-"""Gate, up and down of each layer trained so that the cut model gives the dense one's hidden states.
+"""Each layer trained so that the cut model gives the dense one's hidden states, the last its predictions.
 
 In sequence: a layer is given what the cut model's earlier layers make, and must give what the dense model has
 after that layer, so that it also makes up for what earlier layers could not.
@@ -14,31 +14,34 @@ from torch.func import functional_call
 
 from scarprune.cut.compensate.compensation import Compensation, Fitted, Weights
 from scarprune.cut.compensate.job import Job, facts_of
-from scarprune.cut.compensate.objective import Loss, Objective, squared
+from scarprune.cut.compensate.objective import Loss, objectives
 from scarprune.cut.compensate.ridge import solve
-from scarprune.cut.compensate.train import RATE, pace_of, train
+from scarprune.cut.compensate.train import RATE, Trainee, pace_of, train
 from scarprune.profile.gram import layer_grams
 from scarprune.profile.hidden import HiddenStates
 from scarprune.profile.walk import Layer
 
 
-def fit(job: Job, objective: Objective = squared, rate: float = RATE) -> Iterator[Fitted]:
+def fit(job: Job, rate: float = RATE) -> Iterator[Fitted]:
     """Least squares, then training, layer by layer; of the cut, both, the best on held-out text is kept."""
     walk, held_walk = job.walks()
     dense, dense_held = HiddenStates(walk), HiddenStates(held_walk)
     given, given_held = HiddenStates(walk), HiddenStates(held_walk)
+    losses = objectives(walk)
     elapsed = 0.0
     for index, layer in enumerate(walk.layers):
         gram, held = layer_grams(dense, index)[0], layer_grams(dense_held, index)[0]
         solved = solve(job, layer.site, gram, held)
         del gram, held
-        module, loss = job.cut(layer), objective(index, solved.energy)
+        module, loss = job.cut(layer), losses[index]
         weights: dict[str, Weights] = {"none": {}, "ls": solved.weights}
         began = time.perf_counter()
         _set(module, layer, solved.weights)
         names = trained_parameters(layer, module)
         pace = pace_of(job.bounds, len(walk.layers) - index, elapsed)
-        values = train(index, module, names, given, dense, loss, pace, rate=rate, seed=index)
+        trainee = Trainee(index, module, names, given, loss, rate)
+        values = train(trainee, given, dense, pace, seed=index)
+        del trainee
         elapsed += time.perf_counter() - began
         full = {f"{layer.name}.{name}": value for name, value in values.items()}
         weights["refit"] = {name: job.rounded(name, value) for name, value in full.items()}
@@ -56,15 +59,21 @@ def fit(job: Job, objective: Objective = squared, rate: float = RATE) -> Iterato
 
 
 def trained_parameters(layer: Layer, module: nn.Module) -> list[str]:
-    """Names in ``module`` of what is trained: weights and biases of the feed-forward network."""
-    paths = {projection.module.removeprefix(f"{layer.name}.") for projection in layer.site.projections}
-    return [name for name, _ in module.named_parameters() if name.rpartition(".")[0] in paths]
+    """Names in ``module`` of what is trained: all of the layer's numbers, attention and norms too.
+
+    What a layer reads is no longer what its attention was trained on; training that as well is worth a tenth
+    of the loss that is left (docs/lab-log.md).
+    """
+    return [name for name, values in module.named_parameters() if values.is_floating_point()]
 
 
 def _set(module: nn.Module, layer: Layer, weights: Weights) -> None:
     """Give the cut copy of a layer new values."""
     for name, values in weights.items():
-        module.get_parameter(name.removeprefix(f"{layer.name}.")).data.copy_(values)
+        path, _, parameter = name.removeprefix(f"{layer.name}.").rpartition(".")
+        owner = module.get_submodule(path)
+        there = getattr(owner, parameter)  # what was not cut is still the dense layer's own: never written to
+        setattr(owner, parameter, nn.Parameter(values.to(there), requires_grad=False))
 
 
 @torch.no_grad()
@@ -87,7 +96,7 @@ def _error(
         after = given.walk.step(
             index, hidden, lambda *args, **kwargs: functional_call(module, changed, args, kwargs)
         )
-        total += loss(after.float() - wanted[batch].float()) * len(hidden)
+        total += loss(after, wanted[batch]) * len(hidden)
         blocks += len(hidden)
     return float(total) / blocks
 
