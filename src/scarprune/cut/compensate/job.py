@@ -84,7 +84,10 @@ class Job:
 
 
 def hold_out(blocks: Blocks) -> tuple[Blocks, Blocks]:
-    """Blocks to fit on, and one of sixteen (at least one) to judge by, spread over the text.
+    """Blocks to fit on, and the last sixteenth of the text (at least one block) to judge by.
+
+    A run at the end and no blocks in between: those share their documents with what is fitted on, and praise
+    a fit for what it has only remembered.
 
     Raises:
         TextError: fewer than two blocks.
@@ -93,9 +96,8 @@ def hold_out(blocks: Blocks) -> tuple[Blocks, Blocks]:
         raise TextError(
             f"Compensation needs at least 2 blocks of text, one of them to judge by, not {len(blocks)}."
         )
-    count = max(1, len(blocks) // _HELD_OUT)
-    held = ((np.arange(count) + 0.5) * len(blocks) / count).astype(np.int64)
-    return blocks.take(np.setdiff1d(np.arange(len(blocks)), held)), blocks.take(held)
+    first = len(blocks) - max(1, len(blocks) // _HELD_OUT)
+    return blocks.take(np.arange(first)), blocks.take(np.arange(first, len(blocks)))
 
 
 def facts_of(errors: dict[str, float], kept: str, **facts: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def fit(job: Job, rate: float = RATE) -> Iterator[Fitted]:
     walk, held_walk = job.walks()
     dense, dense_held = HiddenStates(walk), HiddenStates(held_walk)
     given, given_held = HiddenStates(walk), HiddenStates(held_walk)
-    losses = objectives(walk)
+    losses, held_losses = objectives(walk), objectives(held_walk)
     elapsed = 0.0
     for index, layer in enumerate(walk.layers):
         gram, held = layer_grams(dense, index)[0], layer_grams(dense_held, index)[0]
@@ -47,7 +47,7 @@ def fit(job: Job, rate: float = RATE) -> Iterator[Fitted]:
         weights["refit"] = {name: job.rounded(name, value) for name, value in full.items()}
         module = job.cut(layer)
         errors = {
-            step: _error(index, module, layer, changed, given_held, dense_held, loss)
+            step: _error(index, module, layer, changed, given_held, dense_held, held_losses[index])
             for step, changed in weights.items()
         }
         kept = min(errors, key=lambda step: errors[step] if math.isfinite(errors[step]) else math.inf)
