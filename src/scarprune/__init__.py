@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scarprune.cut.compensate.job import Bounds
     from scarprune.cut.prune import prune_model
     from scarprune.cut.save import save_model
     from scarprune.errors import (
@@ -57,6 +58,7 @@ _HOMES = {
     "masked": "evaluate.masks",
     "perplexity": "evaluate.perplexity",
     "prune_model": "cut.prune",
+    "Bounds": "cut.compensate.job",
     "save_model": "cut.save",
     "ScarpruneError": "errors",
     "ArgumentError": "errors",
@@ -72,6 +74,7 @@ __all__ = [
     "ArgumentError",
     "ArtifactError",
     "Blocks",
+    "Bounds",
     "MemoryBudgetError",
     "NumericsError",
     "Plan",

@@ -121,6 +121,14 @@ def test_the_same_seed_gives_the_same_weights(job: Job) -> None:
         assert all(torch.equal(x, b.weights["refit"][name]) for name, x in a.weights["refit"].items())
 
 
+@pytest.mark.parametrize("family", ["gpt_neox", "gpt2", "phi3"])
+def test_fitting_changes_nothing_in_the_dense_model(family: str) -> None:
+    model = tiny_model(family).requires_grad_(False)
+    before = {name: values.clone() for name, values in model.state_dict().items()}
+    assert list(fit(Job(model, random_plan(model, 20), 20, FIT, HELD, Bounds(steps=4))))
+    assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
+
+
 def test_padding_stays_zero() -> None:
     model = tiny_model("llama")
     prune_model(model, random_plan(model, 20, 12), "refit", pad=True, blocks=TEXT, bounds=BOUNDS)
