@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scarprune.cut.compensate.job import Bounds
     from scarprune.cut.prune import prune_model
     from scarprune.cut.save import save_model
     from scarprune.errors import (
@@ -59,6 +60,7 @@ _HOMES = {
     "perplexity": "evaluate.perplexity",
     "prune_model": "cut.prune",
     "heal": "heal.heal",
+    "Bounds": "cut.compensate.job",
     "save_model": "cut.save",
     "ScarpruneError": "errors",
     "ArgumentError": "errors",
@@ -74,6 +76,7 @@ __all__ = [
     "ArgumentError",
     "ArtifactError",
     "Blocks",
+    "Bounds",
     "MemoryBudgetError",
     "NumericsError",
     "Plan",

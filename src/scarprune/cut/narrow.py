@@ -31,7 +31,7 @@ def narrow(
     """
 
     def find(path: str) -> nn.Module:
-        return root.get_submodule(path.removeprefix(f"{within}.") if within else path)
+        return root.get_submodule(path.removeprefix(within).removeprefix("."))
 
     for module, parameter, selection in selections(site, keep, width):
         _cut(find(module), parameter, selection)
@@ -42,9 +42,11 @@ def narrow(
 
 
 def narrowed(layer: Layer, keep: np.ndarray, width: int, width_key: str) -> nn.Module:
-    """A copy of a layer with its network cut; what is not cut is shared with the layer, not copied."""
-    tensors = [*layer.module.parameters(), *layer.module.buffers()]
-    module: nn.Module = copy.deepcopy(layer.module, {id(tensor): tensor for tensor in tensors})
+    """A copy of a layer with its network cut; tensors of anything else are shared with the layer."""
+    own = {projection.module for projection in layer.site.projections}
+    tensors = [*layer.module.named_parameters(layer.name), *layer.module.named_buffers(layer.name)]
+    shared = {id(tensor): tensor for name, tensor in tensors if name.rpartition(".")[0] not in own}
+    module: nn.Module = copy.deepcopy(layer.module, shared)
     narrow(module, layer.site, keep, width, width_key, within=layer.name)
     return module
 

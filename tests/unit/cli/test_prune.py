@@ -18,6 +18,7 @@ from scarprune.pipeline.inputs import Reading
 from scarprune.profile.run import _Run
 from scarprune.profile.sums import load_profile
 from scarprune.text.draw import spread
+from support.judging import every_step_is_better
 from support.tokenizers import byte_level
 
 Run = Callable[..., Any]
@@ -156,6 +157,62 @@ def test_a_failed_verification_keeps_the_profile_and_no_checkpoint(
     assert (result.code, result.out, result.err) == (1, "", "Error: The reloaded model differs.\n")
     kept = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
     assert kept == ["small.partial/profile.safetensors"]
+
+
+def test_a_compensated_prune_is_verified_and_told(
+    scarprune: Run, tiny: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every_step_is_better(monkeypatch)
+    out = tmp_path / "small"
+    how = ("--compensate", "refit", "--compensate-steps", 5, "--json", f"{out}.json")
+    shown = scarprune("prune", tiny, out, "--sparsity", 0.5, "--text", text, *how, *QUICK)
+    assert shown.code == 0
+    assert "compensation   refit in " in shown.out
+    assert "of the compensated model's in memory" in " ".join(shown.out.split())
+    result = _result(out)
+    found = result["compensation"]
+    assert (result["compensate"], found["name"], found["kept"]) == ("refit", "refit", "refit")
+    assert [site["name"] for site in found["sites"]] == [f"model.layers.{i}.mlp.down_proj" for i in (0, 1)]
+    assert result["verified"] is True
+    assert 0 <= result["max_logit_difference"] < 1e-4
+    card = (out / "README.md").read_text()
+    assert "what stays of each layer was trained to make up for them" in card
+    assert "\nscarprune cut " not in card
+    # Nothing but the feed-forward weights is other than in the source, where it was not cut.
+    before, after = load_file(tiny / "model.safetensors"), load_file(out / "model.safetensors")
+    assert all(np.array_equal(before[name], after[name]) for name in before if ".mlp." not in name)
+
+
+def test_an_interrupted_refit_leaves_the_profile_alone(
+    scarprune: Run, tiny: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scarprune.cut.compensate.kinds.refit.train", interrupted)
+    words = ("--text", text, "--compensate", "refit", *QUICK)
+    result = scarprune("prune", tiny, tmp_path / "small", "--sparsity", 0.5, *words)
+    assert (result.code, result.out) == (130, "")
+    kept = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
+    assert kept == ["small.partial/profile.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--compensate", "glue"), "There is no compensation 'glue'. There is: none, bias, ls, refit."),
+        (("--compensate", "bias"), "Down projections of LlamaForCausalLM have no bias in stock transformers"),
+        (("--compensate", "refit", "--compensate-steps", 0), "cannot be bounded by 0 steps"),
+        (("--compensate", "refit", "--compensate-seconds", -1), "cannot be bounded by -1.0 seconds"),
+    ],
+)
+def test_a_compensation_that_cannot_be_is_refused_before_the_work(
+    scarprune: Run, tiny: Path, text: Path, tmp_path: Path, words: tuple[object, ...], message: str
+) -> None:
+    result = scarprune("prune", tiny, tmp_path / "small", "--sparsity", 0.5, "--text", text, *QUICK, *words)
+    assert (result.code, result.out) == (1, "")
+    assert message in result.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_is_130_and_leaves_nothing(tiny: Path, text: Path, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class Gap:
                 f"Products of the channels at {site.name} are not finite.",
                 hint="Try --dtype bfloat16 or float32.",
             )
-        self.weight, self.bias = matrix(model, site.down).to(moment), bias(model, site.down)
+        self.weight, self.bias = matrix(model, site.down).detach().to(moment), bias(model, site.down)
         self.keep = torch.from_numpy(keep).to(moment.device)
         self.gone = torch.from_numpy(np.setdiff1d(np.arange(site.width), keep)).to(moment.device)
         self.lost = self.weight[:, self.gone]

@@ -1,0 +1,217 @@
+"""Training a layer at a time: it helps, it never leaves a model worse, and it keeps to its bounds."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from scarprune.cut.compensate import train as train_module
+from scarprune.cut.compensate.apply import Making, put
+from scarprune.cut.compensate.compensation import Fitted, find_compensation
+from scarprune.cut.compensate.job import Bounds, Job, hold_out
+from scarprune.cut.compensate.kinds.refit import fit
+from scarprune.cut.compensate.train import Pace, pace_of
+from scarprune.cut.prune import prune_model
+from scarprune.errors import ArgumentError, TextError
+from scarprune.models.fingerprint import fingerprint_model
+from scarprune.profile.hidden import HiddenStates
+from scarprune.profile.walk import Walk
+from scarprune.text.blocks import Blocks
+from support.plans import random_plan
+from support.texts import own_blocks, random_blocks
+from support.tiny_models import tiny_model
+
+TEXT = own_blocks(tiny_model("llama"), 32)
+FIT, HELD = hold_out(TEXT)
+BOUNDS = Bounds(steps=40, tokens=128)
+
+
+@pytest.fixture(scope="module")
+def job() -> Job:
+    model = tiny_model("llama").requires_grad_(False)
+    return Job(model, random_plan(model, 20), 20, FIT, HELD, BOUNDS)
+
+
+def test_each_layer_comes_nearer_to_the_dense_hidden_states(job: Job) -> None:
+    for found in fit(job, rate=0.02):
+        errors = found.facts["errors"]
+        assert list(errors) == ["none", "ls", "refit"]
+        assert errors["refit"] < errors["ls"] < errors["none"]
+        assert found.facts["kept"] == "refit"
+
+
+def test_the_error_is_that_of_the_cut_models_own_hidden_states(job: Job) -> None:
+    sites = list(fit(job, rate=0.02))
+    dense, cut = job.model, tiny_model("llama")
+    energy: dict[str, float] = {}
+
+    def see(module: torch.nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor, name: str) -> None:
+        energy[name] = float(out.square().sum(-1).mean())
+
+    ids = torch.from_numpy(HELD.ids)
+    handles = [
+        dense.get_submodule(s.site.name).register_forward_hook(
+            lambda module, args, out, name=s.site.name: see(module, args, out, name)
+        )
+        for s in sites
+    ]
+    with torch.no_grad():
+        wanted = dense(ids, output_hidden_states=True).hidden_states
+    for handle in handles:
+        handle.remove()
+    prune_model(cut, random_plan(cut, 20))
+    for found in sites:
+        for name, values in found.weights["refit"].items():
+            cut.get_parameter(name).data.copy_(values)
+    with torch.no_grad():
+        given = cut(ids, output_hidden_states=True).hidden_states
+    first = sites[0].site.name  # the last hidden states of the list are normed: the first layer's are not
+    error = float((given[1] - wanted[1]).square().sum(-1).mean()) / energy[first]
+    assert sites[0].facts["errors"]["refit"] == pytest.approx(error, rel=1e-4)
+
+
+def test_training_that_goes_wrong_falls_back_layer_by_layer(job: Job) -> None:
+    for found in fit(job, rate=1e4):
+        assert found.facts["kept"] == "ls"
+        assert found.facts["fell_back"]
+        assert found.weights["refit"] == found.weights["ls"]
+
+
+def test_the_model_as_a_whole_falls_back_to_the_cheapest_step_that_is_best(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model, plain = tiny_model("llama"), tiny_model("llama")
+    plan = random_plan(model, 20)
+    for each in (model, plain):
+        prune_model(each, plan)
+    name = "model.layers.1.mlp.down_proj"
+    bad = {f"{name}.weight": torch.full_like(model.get_parameter(f"{name}.weight"), 10.0)}
+    worse = {**bad, "model.layers.1.mlp.up_proj.weight": torch.full((20, 32), float("nan"))}
+    site = next(found.site for found in fit(Job(tiny_model("llama"), plan, 20, FIT, HELD, Bounds(steps=1))))
+    facts = {"fell_back": False}
+    made = [Fitted(replace(site, name=name), {"ls": bad, "refit": worse}, facts)]
+    done = put(model, Making(find_compensation("refit"), made, HELD, 0.0))
+    assert done.kept == "none"
+    assert done.changed == ()
+    assert done.losses["refit"] is None
+    assert done.losses["ls"] > done.losses["none"]
+    assert "Kept 'none' in place of 'refit'" in capsys.readouterr().err
+    for key, values in plain.state_dict().items():
+        assert torch.equal(model.state_dict()[key], values), key
+
+
+def test_refit_trains_readers_and_their_biases() -> None:
+    model = tiny_model("gpt_neox")
+    report = prune_model(model, random_plan(model, 20), "refit", blocks=own_blocks(model), bounds=BOUNDS)
+    plain = tiny_model("gpt_neox")
+    prune_model(plain, random_plan(plain, 20))
+    changed = {n for n, v in plain.state_dict().items() if not torch.equal(v, model.state_dict()[n])}
+    assert report.compensation is not None
+    assert report.compensation["kept"] == "refit"
+    ends = {name.split(".", 3)[3] for name in changed}
+    sides, kinds = ("h_to_4h", "4h_to_h"), ("weight", "bias")
+    assert ends == {f"mlp.dense_{side}.{kind}" for side in sides for kind in kinds}
+
+
+def test_the_same_seed_gives_the_same_weights(job: Job) -> None:
+    first, second = list(fit(job)), list(fit(job))
+    for a, b in zip(first, second, strict=True):
+        assert a.weights["refit"].keys() == b.weights["refit"].keys()
+        assert all(torch.equal(x, b.weights["refit"][name]) for name, x in a.weights["refit"].items())
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "gpt2", "phi3"])
+def test_fitting_changes_nothing_in_the_dense_model(family: str) -> None:
+    model = tiny_model(family).requires_grad_(False)
+    before = {name: values.clone() for name, values in model.state_dict().items()}
+    assert list(fit(Job(model, random_plan(model, 20), 20, FIT, HELD, Bounds(steps=4))))
+    assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
+
+
+def test_padding_stays_zero() -> None:
+    model = tiny_model("llama")
+    prune_model(model, random_plan(model, 20, 12), "refit", pad=True, blocks=TEXT, bounds=BOUNDS)
+    mlp = model.model.layers[1].mlp
+    for matrix in (mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight.T):
+        assert bool((matrix[12:] == 0).all())
+        assert not bool((matrix[:12] == 0).any())
+
+
+def test_weights_are_rounded_to_what_will_be_saved() -> None:
+    model = tiny_model("llama")
+    plan = random_plan(model, 20)
+    report = prune_model(model, plan, "ls", blocks=TEXT, save_dtype="bfloat16")
+    weight = model.model.layers[0].mlp.down_proj.weight
+    assert weight.dtype == torch.float32
+    assert torch.equal(weight, weight.bfloat16().float())
+    assert report.compensation is not None
+    assert report.bytes_after == 2 * report.parameters_after
+
+
+# -- bounds ------------------------------------------------------------------------------------------
+
+
+def test_progress_is_by_steps_or_by_the_clock_whichever_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(train_module.time, "perf_counter", lambda: now)
+    cpu = torch.device("cpu")
+    assert [Pace(4, None, 100.0).progress(step, cpu) for step in (0, 1, 4, 9)] == [0, 0.25, 1, 1]
+    both = Pace(100, 10.0, 100.0)
+    now = 105.0
+    assert [both.progress(step, cpu) for step in (0, 16, 80)] == [0.5, 0.5, 0.8]
+    now = 111.0
+    assert both.progress(81, cpu) == 0.81  # the clock is looked at every 16 steps
+    assert both.progress(96, cpu) == 1
+
+
+def test_seconds_are_divided_over_the_layers_that_are_left() -> None:
+    assert pace_of(Bounds(seconds=60), 30, elapsed=0).seconds == 2
+    assert pace_of(Bounds(seconds=60), 5, elapsed=50).seconds == 2
+    assert pace_of(Bounds(seconds=60), 5, elapsed=70).seconds == 0
+    assert pace_of(Bounds(), 5, elapsed=70).steps == 600
+    assert pace_of(Bounds(seconds=60), 5, elapsed=0).steps is None
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"seconds": -1.0}, {"seconds": float("nan")}, {"tokens": 0}])
+def test_bounds_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ArgumentError, match="Compensation cannot be bounded by"):
+        Bounds(**wrong)
+
+
+# -- text ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "held"), [(2, [1]), (16, [8]), (33, [8, 24])])
+def test_one_block_of_sixteen_is_held_out(count: int, held: list[int]) -> None:
+    text = random_blocks(count)
+    fit_on, judge_by = hold_out(text)
+    assert judge_by.ids.tolist() == text.ids[held].tolist()
+    assert fit_on.ids.tolist() == np.delete(text.ids, held, axis=0).tolist()
+
+
+@pytest.mark.parametrize("name", ["bias", "ls", "refit"])
+def test_text_is_needed_and_nothing_is_touched_without_it(name: str) -> None:
+    model = tiny_model("llama")
+    before, plan = fingerprint_model(model), random_plan(model, 20)
+    with pytest.raises(ArgumentError, match=rf"Compensation '{name}' is fitted to text, and no blocks"):
+        prune_model(model, plan, name)
+    with pytest.raises(TextError, match="needs at least 2 blocks of text, one of them to judge by, not 1"):
+        prune_model(model, plan, name, blocks=random_blocks(1))
+    with pytest.raises(TextError, match="vocabulary"):
+        prune_model(model, plan, name, blocks=random_blocks(4, vocabulary=5000))
+    assert fingerprint_model(model) == before
+
+
+def test_draws_take_every_block_once_before_any_twice() -> None:
+    ids = np.arange(7 * 8).reshape(7, 8) % 90
+    text = Blocks(ids, np.array([8, 8, 8, 8, 8, 5, 5]), None, "tokens", "counted")
+    states = HiddenStates(Walk(tiny_model("llama"), text, batch=2))
+    draws = states.draws(seed=0)
+    for _ in range(3):
+        epoch = [next(draws) for _ in range(3)]  # two of the five long blocks' pairs, and the short pair
+        assert sorted(length for length, _ in epoch) == [5, 8, 8]
+        rows = [row for length, taken in epoch for row in taken.tolist() if length == 8]
+        assert len(set(rows)) == 4
+    length, rows = next(draws)
+    assert torch.equal(states.take(length, rows), states.states[length][rows])
