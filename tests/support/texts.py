@@ -16,7 +16,7 @@ def random_blocks(count: int = 16, length: int = 16, *, vocabulary: int = 90, se
 
 
 @torch.no_grad()
-def own_blocks(model: Any, count: int = 24, length: int = 16, *, seed: int = 0) -> Blocks:
+def own_blocks(model: Any, count: int = 64, length: int = 16, *, seed: int = 0) -> Blocks:
     """Text drawn from ``model``, which of all models expects the least loss on it."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(3, 90, (count, 1), generator=generator)

@@ -22,7 +22,7 @@ from support.plans import random_plan
 from support.texts import own_blocks, random_blocks
 from support.tiny_models import tiny_model
 
-TEXT = own_blocks(tiny_model("llama"), 32)
+TEXT = own_blocks(tiny_model("llama"), 64)
 FIT, HELD = hold_out(TEXT)
 BOUNDS = Bounds(steps=40, tokens=128)
 
@@ -37,43 +37,38 @@ def test_each_layer_comes_nearer_to_the_dense_hidden_states(job: Job) -> None:
     for found in fit(job, rate=0.02):
         errors = found.facts["errors"]
         assert list(errors) == ["none", "ls", "refit"]
-        assert errors["refit"] < errors["ls"] < errors["none"]
+        assert errors["refit"] < errors["ls"] <= errors["none"]
         assert found.facts["kept"] == "refit"
 
 
-def test_the_error_is_that_of_the_cut_models_own_hidden_states(job: Job) -> None:
+def test_errors_are_those_of_the_cut_models_own_hidden_states_and_predictions(job: Job) -> None:
     sites = list(fit(job, rate=0.02))
     dense, cut = job.model, tiny_model("llama")
-    energy: dict[str, float] = {}
-
-    def see(module: torch.nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor, name: str) -> None:
-        energy[name] = float(out.square().sum(-1).mean())
-
     ids = torch.from_numpy(HELD.ids)
-    handles = [
-        dense.get_submodule(s.site.name).register_forward_hook(
-            lambda module, args, out, name=s.site.name: see(module, args, out, name)
-        )
-        for s in sites
-    ]
-    with torch.no_grad():
-        wanted = dense(ids, output_hidden_states=True).hidden_states
-    for handle in handles:
-        handle.remove()
     prune_model(cut, random_plan(cut, 20))
     for found in sites:
         for name, values in found.weights["refit"].items():
             cut.get_parameter(name).data.copy_(values)
     with torch.no_grad():
-        given = cut(ids, output_hidden_states=True).hidden_states
-    first = sites[0].site.name  # the last hidden states of the list are normed: the first layer's are not
-    error = float((given[1] - wanted[1]).square().sum(-1).mean()) / energy[first]
-    assert sites[0].facts["errors"]["refit"] == pytest.approx(error, rel=1e-4)
+        wanted, given = (model(ids, output_hidden_states=True) for model in (dense, cut))
+    before, after = wanted.hidden_states[1].double(), given.hidden_states[1].double()
+    error = ((after - before).square().sum(-1) / before.square().sum(-1)).mean()
+    assert sites[0].facts["errors"]["refit"] == pytest.approx(float(error), rel=1e-4)
+    p, q = (torch.log_softmax(out.logits.double(), -1) for out in (wanted, given))
+    divergence = (p.exp() * (p - q)).sum(-1).mean()
+    assert sites[-1].facts["errors"]["refit"] == pytest.approx(float(divergence), rel=1e-3)
+
+
+def test_the_dense_model_stays_as_it_is(job: Job) -> None:
+    before = {name: values.clone() for name, values in job.model.state_dict().items()}
+    list(fit(job))
+    for name, values in job.model.state_dict().items():
+        assert torch.equal(values, before[name]), name
 
 
 def test_training_that_goes_wrong_falls_back_layer_by_layer(job: Job) -> None:
     for found in fit(job, rate=1e4):
-        assert found.facts["kept"] == "ls"
+        assert found.facts["kept"] in ("none", "ls")
         assert found.facts["fell_back"]
         assert found.weights["refit"] == found.weights["ls"]
 
@@ -101,7 +96,7 @@ def test_the_model_as_a_whole_falls_back_to_the_cheapest_step_that_is_best(
         assert torch.equal(model.state_dict()[key], values), key
 
 
-def test_refit_trains_readers_and_their_biases() -> None:
+def test_refit_trains_all_numbers_of_the_layers_and_no_others() -> None:
     model = tiny_model("gpt_neox")
     report = prune_model(model, random_plan(model, 20), "refit", blocks=own_blocks(model), bounds=BOUNDS)
     plain = tiny_model("gpt_neox")
@@ -109,9 +104,7 @@ def test_refit_trains_readers_and_their_biases() -> None:
     changed = {n for n, v in plain.state_dict().items() if not torch.equal(v, model.state_dict()[n])}
     assert report.compensation is not None
     assert report.compensation["kept"] == "refit"
-    ends = {name.split(".", 3)[3] for name in changed}
-    sides, kinds = ("h_to_4h", "4h_to_h"), ("weight", "bias")
-    assert ends == {f"mlp.dense_{side}.{kind}" for side in sides for kind in kinds}
+    assert changed == {name for name, _ in plain.named_parameters() if ".layers." in name}
 
 
 def test_the_same_seed_gives_the_same_weights(job: Job) -> None:
@@ -155,14 +148,12 @@ def test_weights_are_rounded_to_what_will_be_saved() -> None:
 def test_progress_is_by_steps_or_by_the_clock_whichever_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(train_module.time, "perf_counter", lambda: now)
-    cpu = torch.device("cpu")
-    assert [Pace(4, None, 100.0).progress(step, cpu) for step in (0, 1, 4, 9)] == [0, 0.25, 1, 1]
+    assert [Pace(4, None, 100.0).progress(step) for step in (0, 1, 4, 9)] == [0, 0.25, 1, 1]
     both = Pace(100, 10.0, 100.0)
     now = 105.0
-    assert [both.progress(step, cpu) for step in (0, 16, 80)] == [0.5, 0.5, 0.8]
+    assert [both.progress(step) for step in (0, 16, 80)] == [0.5, 0.5, 0.8]
     now = 111.0
-    assert both.progress(81, cpu) == 0.81  # the clock is looked at every 16 steps
-    assert both.progress(96, cpu) == 1
+    assert both.progress(81) == 1
 
 
 def test_seconds_are_divided_over_the_layers_that_are_left() -> None:
@@ -182,8 +173,8 @@ def test_bounds_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
 # -- text ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("count", "held"), [(2, [1]), (16, [8]), (33, [8, 24])])
-def test_one_block_of_sixteen_is_held_out(count: int, held: list[int]) -> None:
+@pytest.mark.parametrize(("count", "held"), [(2, [1]), (16, [15]), (33, [31, 32])])
+def test_the_last_sixteenth_is_held_out(count: int, held: list[int]) -> None:
     text = random_blocks(count)
     fit_on, judge_by = hold_out(text)
     assert judge_by.ids.tolist() == text.ids[held].tolist()

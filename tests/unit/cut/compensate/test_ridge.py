@@ -20,7 +20,7 @@ from support.texts import own_blocks, random_blocks
 from support.tiny_models import WIDTH, tiny_model
 
 KEPT = 20
-TEXT = random_blocks(24)
+TEXT = random_blocks(96)
 
 
 @torch.no_grad()
@@ -90,7 +90,7 @@ def test_the_solution_is_numpys(family: str, damping: float, monkeypatch: pytest
 
 
 def test_channels_that_others_make_up_for_leave_no_trace() -> None:
-    model = tiny_model("llama")
+    model = tiny_model("llama").double()
     plan = random_plan(model, KEPT)
     with torch.no_grad():
         for layer, site in zip(model.model.layers, find_sites(model), strict=True):
