@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from scarprune.evaluate.perplexity import perplexity
     from scarprune.findings.analyze import analyze
     from scarprune.findings.probes.validate import validate
-    from scarprune.heal.heal import heal
+    from scarprune.distill.heal import heal
     from scarprune.models.family import register_family
     from scarprune.models.find import find_sites
     from scarprune.models.load import load_model
@@ -59,7 +59,7 @@ _HOMES = {
     "masked": "evaluate.masks",
     "perplexity": "evaluate.perplexity",
     "prune_model": "cut.prune",
-    "heal": "heal.heal",
+    "heal": "distill.heal",
     "Bounds": "cut.compensate.job",
     "save_model": "cut.save",
     "ScarpruneError": "errors",

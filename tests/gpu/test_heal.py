@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from scarprune.heal.heal import heal
-from scarprune.heal.train import Training
+from scarprune.distill.heal import heal
+from scarprune.distill.train import Training
 from scarprune.profile.divergence import divergence_rows
 from support.healing import dense_and_cut, text
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scarprune.errors import TextError
-from scarprune.heal.stream import Stream
+from scarprune.distill.stream import Stream
 from scarprune.text.blocks import Blocks
 
 CPU = torch.device("cpu")

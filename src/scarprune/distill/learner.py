@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from scarprune.heal.reader import read
-from scarprune.heal.weights import Weights
+from scarprune.distill.reader import read
+from scarprune.distill.weights import Weights
 from scarprune.models.head import Head
 from scarprune.profile.divergence import Rows, divergence
 from scarprune.runtime.graph import Graph, Tensors
