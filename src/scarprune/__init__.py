@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scarprune.evaluate.perplexity import perplexity
     from scarprune.findings.analyze import analyze
     from scarprune.findings.probes.validate import validate
+    from scarprune.heal.heal import heal
     from scarprune.models.family import register_family
     from scarprune.models.find import find_sites
     from scarprune.models.load import load_model
@@ -57,6 +58,7 @@ _HOMES = {
     "masked": "evaluate.masks",
     "perplexity": "evaluate.perplexity",
     "prune_model": "cut.prune",
+    "heal": "heal.heal",
     "save_model": "cut.save",
     "ScarpruneError": "errors",
     "ArgumentError": "errors",
@@ -85,6 +87,7 @@ __all__ = [
     "analyze",
     "core",
     "find_sites",
+    "heal",
     "load_model",
     "load_plan",
     "load_profile",

@@ -7,11 +7,14 @@ import torch
 from torch import nn
 
 
-def forward(module: Any, input_ids: torch.Tensor) -> Any:
-    """What ``module`` makes of ``input_ids`` [B, T], without a cache of keys and values."""
+def forward(module: Any, input_ids: torch.Tensor, **options: Any) -> Any:
+    """What ``module`` makes of ``input_ids`` [B, T], without a cache of keys and values.
+
+    ``options`` are transformers' own, as ``output_hidden_states``.
+    """
     parameters = inspect.signature(module.forward).parameters.values()
     caches = any(p.name == "use_cache" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
-    return module(input_ids=input_ids, **({"use_cache": False} if caches else {}))
+    return module(input_ids=input_ids, **({"use_cache": False} if caches else {}), **options)
 
 
 def input_device(model: nn.Module) -> torch.device:

@@ -39,6 +39,16 @@ class Head:
         base: Any = self.model.base_model
         return forward(base, ids).last_hidden_state  # type: ignore[no-any-return]
 
+    def states(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """``hidden`` of ``input_ids``, and after it the hidden states [B, T, D] between the layers."""
+        ids = input_ids.to(input_device(self.model))
+        if not self.chunked:
+            output = forward(self.model, ids, output_hidden_states=True)
+            return (output.logits, *output.hidden_states[1:-1])
+        base: Any = self.model.base_model
+        output = forward(base, ids, output_hidden_states=True)
+        return (output.last_hidden_state, *output.hidden_states[1:-1])
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """float32 logits [..., V] of hidden states [..., D]; differentiable."""
         if not self.chunked:

@@ -1,0 +1,1 @@
+"""Short distillation of a cut model towards its dense teacher."""

@@ -1,0 +1,29 @@
+"""Making a forward pass of transformers fit to be captured as a CUDA graph."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from transformers import masking_utils
+
+
+@contextlib.contextmanager
+def plain_causal_masks() -> Iterator[None]:
+    """Let transformers' causal masks be what they are outside of a capture.
+
+    While a CUDA graph is captured, transformers may not look whether a block packs several sequences and
+    builds masks in full, which rules out the fast attention kernels. Our blocks are one sequence each,
+    without padding. Where these names are gone, captures work on with full masks.
+    """
+    replaced: dict[str, Any] = {
+        "find_packed_sequence_indices": lambda position_ids: None,
+        "is_tracing": lambda tensor=None: False,
+    }
+    originals = {name: getattr(masking_utils, name) for name in replaced if hasattr(masking_utils, name)}
+    for name in originals:
+        setattr(masking_utils, name, replaced[name])
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(masking_utils, name, original)
