@@ -20,6 +20,7 @@ COMMANDS = (
     "profile",
     "plan",
     "cut",
+    "heal",
     "eval",
     "analyze",
     "validate",

@@ -44,6 +44,25 @@ class Quality:
     excess_standard_error: float | None = None
 
 
+@dataclass(frozen=True)
+class Training:
+    """What the cut model learned afterwards, for the card.
+
+    Attributes:
+        teacher: the dense model, as the user named it; the plan was made for it.
+        tokens: read while training.
+        text: what was read, as the user named it.
+        before: KL(teacher || model) on held-out blocks of that text, nats per token.
+        after: the same at the end.
+    """
+
+    teacher: str
+    tokens: int
+    text: str
+    before: float
+    after: float
+
+
 def write_card(
     folder: Path,
     name: str,
@@ -52,6 +71,7 @@ def write_card(
     report: CutReport,
     quality: Quality | None = None,
     source_folder: Path | None = None,
+    training: Training | None = None,
 ) -> None:
     """Write ``README.md`` into ``folder``.
 
@@ -63,9 +83,10 @@ def write_card(
         report: the numbers of the cut.
         quality: perplexities, where they were measured.
         source_folder: where the source lies on this machine, with its own card.
+        training: what came after the cut, if anything did.
     """
     folder.joinpath(CARD).write_text(
-        render(name, source, plan, report, quality, source_folder), encoding="utf-8"
+        render(name, source, plan, report, quality, source_folder, training), encoding="utf-8"
     )
 
 
@@ -76,6 +97,7 @@ def render(
     report: CutReport,
     quality: Quality | None = None,
     source_folder: Path | None = None,
+    training: Training | None = None,
 ) -> str:
     """The text of the card; arguments as in ``write_card``."""
     environment = jinja2.Environment(
@@ -106,6 +128,7 @@ def render(
         evaluation=quality and quality.text,
         excess_nats=quality and quality.excess_nats,
         excess_standard_error=quality and quality.excess_standard_error,
+        training=training,
     )
 
 

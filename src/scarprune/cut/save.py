@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from scarprune.artifacts import atomic_folder, refuse_existing
-from scarprune.cut.card import Quality, write_card
+from scarprune.cut.card import Quality, Training, write_card
 from scarprune.cut.dtypes import saved_dtypes
 from scarprune.cut.prune import report_of
 from scarprune.cut.travel import PLAN, refuse_overlap, write_config
@@ -27,6 +27,7 @@ def save_model(
     save_dtype: str | None = None,
     *,
     quality: Quality | None = None,
+    training: Training | None = None,
     check: Callable[[Path], object] | None = None,
 ) -> None:
     """Save a model as safetensors with config, tokenizer and generation config, whole or not at all.
@@ -40,6 +41,7 @@ def save_model(
         save_dtype: ``float32``, ``bfloat16`` or ``float16``; where None as the source stores each tensor,
             bfloat16 for a GGUF file.
         quality: perplexities for the model card.
+        training: for the model card, what ``model`` learned after the cut.
         check: called with the folder before it takes its name; what it raises leaves nothing behind.
 
     Raises:
@@ -63,7 +65,8 @@ def save_model(
         if plan is not None and report is not None:
             plan.save(folder / PLAN)
             source = model.config._name_or_path or type(model).__name__ if origin is None else origin.source
-            write_card(folder, out.name, source, plan, report, quality)
+            source = source if training is None else training.teacher
+            write_card(folder, out.name, source, plan, report, quality, training=training)
         if check is not None:
             check(folder)
 

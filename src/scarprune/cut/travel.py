@@ -10,13 +10,13 @@ from scarprune.artifacts import partial_path
 from scarprune.errors import ArgumentError
 from scarprune.models.checkpoint import CONFIG
 
-CARD, PLAN = "README.md", "scarprune-plan.json"
+CARD, PLAN, HEAL = "README.md", "scarprune-plan.json", "scarprune-heal.json"
 _WEIGHTS = frozenset(
     {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".onnx_data"}
     | {".ot", ".tflite", ".npz", ".mlmodel"}
 )
 _WEIGHT_FOLDERS = frozenset({"original", "onnx", "openvino", "coreml", "metal", "gguf", "tflite"})
-_REWRITTEN = frozenset({CARD, CONFIG, PLAN})
+_REWRITTEN = frozenset({CARD, CONFIG, PLAN, HEAL})
 
 
 def refuse_overlap(source: Path, out: Path) -> None:

@@ -36,7 +36,8 @@ def heal(
     *,
     held_out: Blocks | None = None,
     resume: Path | None = None,
-    **settings: Any,
+    settings: Settings = Settings(),
+    **changes: Any,
 ) -> Healed:
     """Train ``student`` in place towards the next-token distributions of ``teacher``.
 
@@ -54,7 +55,8 @@ def heal(
             over the text, and learns from the rest.
         resume: file where the state of an interrupted run lies; training goes on from it where it is there.
             The caller removes it.
-        settings: fields of ``heal.settings.Settings``: ``seconds``, ``batch``, ``lr``, ``lora`` ...
+        settings: how to train; its fields are budgets, ``batch``, ``lr``, ``lora`` and others.
+        changes: single fields of ``settings``: ``heal(student, teacher, blocks, seconds=60)``.
 
     Raises:
         ArgumentError: settings that cannot be; LoRA without peft; teacher and student on different devices.
@@ -64,7 +66,7 @@ def heal(
         NumericsError: the divergence is not finite.
     """
     started = time.monotonic()
-    chosen, ranks = Settings(**settings), find_ranks()
+    chosen, ranks = replace(settings, **changes), find_ranks()
     device = _device(student, teacher)
     _refuse_other_vocabulary(student, teacher)
     text, judged = (blocks, held_out) if held_out is not None else _split(blocks, chosen.seed)

@@ -256,7 +256,7 @@ class Training:
 
     def _judged(self) -> float:
         began = time.monotonic()
-        with self._eager():
+        with self._eager(), self.weights.as_given_back():
             nats = self._judge.nats(self.student)
         spent = time.monotonic() - began
         self._judge_seconds = min(self._judge_seconds or spent, spent)

@@ -1,5 +1,6 @@
 """What is trained, as one flat float32 tensor; the model computes with views of a copy in its own dtype."""
 
+import contextlib
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -51,6 +52,22 @@ class Weights:
         """Let the model compute with what ``master`` holds now."""
         if self._work is not self.master:
             self._work.copy_(self.master)
+
+    @contextlib.contextmanager
+    def as_given_back(self) -> Iterator[None]:
+        """The model computes with the values it will be given back with, where those are rounded."""
+        if all(dtype in (torch.float32, self._work.dtype) for dtype in self._dtypes):
+            yield  # float32 can be saved as it is; what is computed in a narrower dtype is rounded already
+            return
+        exact = self.master.clone()
+        for dtype, view in zip(self._dtypes, self._views(self.master), strict=True):
+            view.copy_(view.to(dtype))
+        self.publish()
+        try:
+            yield
+        finally:
+            self.master.copy_(exact)
+            self.publish()
 
     def give_back(self) -> None:
         """Leave the model with ordinary parameters in the dtypes it came in, at the values of ``master``."""

@@ -1,15 +1,13 @@
 """The main job in one call: profile, plan, cut, save, verify, perplexity before and after."""
 
-import contextlib
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scarprune.artifacts import partial_path, refuse_existing, replace_folder
+from scarprune.artifacts import refuse_existing, replace_folder
 from scarprune.cut.card import Quality
 from scarprune.cut.cast import stored_dtype
 from scarprune.cut.report import CutReport
@@ -25,12 +23,15 @@ from scarprune.pipeline.cutting import cut_in_memory, save_cut
 from scarprune.pipeline.inputs import Loading, Measuring, Planning, Reading
 from scarprune.pipeline.stages import BETTER_TEXT, count_of, describe, describe_model, measure, say_expected
 from scarprune.pipeline.texts import Texts, read_texts
+from scarprune.pipeline.workshop import workshop
 from scarprune.plan.plan import Plan, make_plan
 from scarprune.profile.run import Labels
 from scarprune.profile.sums import Profile, load_profile
 from scarprune.runtime.progress import remark
 from scarprune.runtime.provenance import provenance
 from scarprune.scores.score import find_score
+
+_STATE, _PROFILE = "profile.state", "profile.safetensors"  # what an interrupted run leaves behind
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def prune(
     refuse_existing(out, overwrite)
     measuring = _as_needed(measuring, planning.score)
     given = None if profile is None else load_profile(profile)
-    with _workshop(out, resume) as work:
+    with workshop(out, resume, keep=(_STATE, _PROFILE)) as work:
         model, tokenizer = loading.load(source)
         _refuse_early(model, out, save_dtype)
         _rehearse(find_sites(model), sparsity, planning, pad)
@@ -170,33 +171,6 @@ def _as_needed(measuring: Measuring, score: str) -> Measuring:
     chosen = find_score(score)
     labels: Labels = "both" if chosen.labels == "model" else "data"
     return replace(measuring, labels=labels, redundancy=any(name.startswith("red/") for name in chosen.needs))
-
-
-@contextlib.contextmanager
-def _workshop(out: Path, resume: bool) -> Iterator[Path]:
-    """The folder ``OUT.partial``; it goes when the block ends well, else a profile that was begun stays."""
-    work = partial_path(out)
-    if work.exists() and not resume:
-        remark(f"Beginning again; {work} of an interrupted run is dropped (--resume would go on from it).")
-        shutil.rmtree(work)
-    elif resume and not work.exists():
-        remark(f"There is no {work} to go on from; beginning at the beginning.")
-    work.mkdir(parents=True, exist_ok=True)
-    try:
-        yield work
-    except BaseException:
-        for leftover in work.iterdir():
-            if leftover not in _resumable(work):
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        if not any(work.iterdir()):
-            work.rmdir()
-        raise
-    shutil.rmtree(work)
-
-
-def _resumable(work: Path) -> tuple[Path, Path]:
-    """Where the state of the measuring is kept, and its result."""
-    return work / "profile.state", work / "profile.safetensors"
 
 
 def _refuse_early(model: Any, out: Path, save_dtype: str | None) -> None:
@@ -255,7 +229,7 @@ def _check_weights(profile: Profile, model: Any, path: Path | None) -> None:
 def _measure(model: Any, texts: Texts, measuring: Measuring, seed: int, work: Path) -> Profile:
     """The profile that an interrupted run finished, or a new one, kept in case the rest fails."""
     assert texts.calibration is not None
-    state, finished = _resumable(work)
+    state, finished = work / _STATE, work / _PROFILE
     if finished.exists():
         kept = load_profile(finished)
         alike = kept.header["text"][0].get("fingerprint") == texts.calibration.fingerprint
