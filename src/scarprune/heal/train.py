@@ -157,6 +157,8 @@ class Training:
 
     def _rehearse(self, micro: int) -> bool:
         """Run a part of a batch for nothing, and capture it; False where memory does not hold it."""
+        self.teacher.release()
+        self.learner.release()
         try:
             places = self.stream.where(0, micro)
             ids = self.stream.take(places)
@@ -269,12 +271,12 @@ class Training:
     def _consider(self) -> None:
         """Judge the weights as they are now, and keep them where they are the best so far."""
         state = self.state
-        if state.history and state.history[-1]["step"] == state.step:
+        since = state.step - (state.history[-1]["step"] if state.history else 0)
+        if not since:
             return
         nats = self._judged()
-        since = state.step - (state.history[-1]["step"] if state.history else 0)
         self.ranks.add_up(self.learner.nats)
-        training = float(self.learner.nats) / (since * self.step_tokens) if since else None
+        training = float(self.learner.nats) / (since * self.step_tokens)
         self.learner.nats.zero_()
         if nats < state.best:
             state.best = nats
@@ -290,9 +292,8 @@ class Training:
                 "held_out_nats": nats,
             }
         )
-        seen = "" if training is None else f"training {training:.4f}, "
         remark(
-            f"Step {state.step:,}, {duration(seconds)}: {seen}held-out {nats:.4f} nats "
+            f"Step {state.step:,}, {duration(seconds)}: training {training:.4f}, held-out {nats:.4f} nats "
             f"(at first {state.before:.4f}); {self._rate(seconds) or 0:,.0f} tokens/s"
         )
 

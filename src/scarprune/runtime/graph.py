@@ -21,7 +21,8 @@ class Graph:
         self._inputs = tuple(tensor.clone() for tensor in inputs)
         self._graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
-        with torch.cuda.graph(self._graph):
+        # NCCL's watchdog asks CUDA from a thread of its own, which must not end the capture.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._outputs = function(*self._inputs)
 
     def __call__(self, *inputs: torch.Tensor) -> Tensors:
