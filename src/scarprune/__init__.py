@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scarprune.cut.prune import prune_model
     from scarprune.cut.save import save_model
+    from scarprune.distill.heal import heal
     from scarprune.errors import (
         ArgumentError,
         ArtifactError,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from scarprune.evaluate.perplexity import perplexity
     from scarprune.findings.analyze import analyze
     from scarprune.findings.probes.validate import validate
-    from scarprune.heal.heal import heal
     from scarprune.models.family import register_family
     from scarprune.models.find import find_sites
     from scarprune.models.load import load_model
@@ -58,7 +58,7 @@ _HOMES = {
     "masked": "evaluate.masks",
     "perplexity": "evaluate.perplexity",
     "prune_model": "cut.prune",
-    "heal": "heal.heal",
+    "heal": "distill.heal",
     "save_model": "cut.save",
     "ScarpruneError": "errors",
     "ArgumentError": "errors",

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from scarprune.heal.heal import heal
-from scarprune.heal.objective import divergence_rows
-from scarprune.heal.train import Training
+from scarprune.distill.heal import heal
+from scarprune.distill.objective import divergence_rows
+from scarprune.distill.train import Training
 from support.healing import dense_and_cut, text
 
 pytestmark = [

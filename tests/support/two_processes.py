@@ -6,7 +6,7 @@ import sys
 import torch.distributed as dist
 from safetensors.torch import save_file
 
-from scarprune.heal.heal import heal
+from scarprune.distill.heal import heal
 from support.healing import dense_and_cut, text
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def command(
     from scarprune.artifacts import partial_path
     from scarprune.cli.answer import Answer
     from scarprune.cli.interrupt import resumable
-    from scarprune.heal.settings import Settings
+    from scarprune.distill.settings import Settings
     from scarprune.pipeline.heal import heal
     from scarprune.pipeline.inputs import Loading, Reading
 

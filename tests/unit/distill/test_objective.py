@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from scarprune.heal import objective
-from scarprune.heal.objective import divergence
+from scarprune.distill import objective
+from scarprune.distill.objective import divergence
 from scarprune.models.head import Head, find_head
 from support.tiny_models import tiny_model
 

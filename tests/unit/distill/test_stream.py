@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from scarprune.distill.stream import Stream
 from scarprune.errors import TextError
-from scarprune.heal.stream import Stream
 from scarprune.text.blocks import Blocks
 
 CPU = torch.device("cpu")

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from scarprune.heal.objective import Rows, divergence
-from scarprune.heal.reader import read
-from scarprune.heal.weights import Weights
+from scarprune.distill.objective import Rows, divergence
+from scarprune.distill.reader import read
+from scarprune.distill.weights import Weights
 from scarprune.models.head import Head
 from scarprune.runtime.graph import Graph, Tensors
 from scarprune.runtime.ranks import Ranks

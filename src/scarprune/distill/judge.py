@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from scarprune.distill.objective import divergence
 from scarprune.errors import NumericsError
-from scarprune.heal.objective import divergence
 from scarprune.models.head import Head
 from scarprune.runtime.ranks import Ranks
 from scarprune.text.blocks import Blocks

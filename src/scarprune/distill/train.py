@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
+from scarprune.distill.budget import make_budget, rate_factor
+from scarprune.distill.judge import Judge
+from scarprune.distill.learner import Learner
+from scarprune.distill.objective import divergence_rows
+from scarprune.distill.reader import Teacher, checkpointed_layers, compiled_layers
+from scarprune.distill.settings import Compile, Settings
+from scarprune.distill.state import Keeper, State
+from scarprune.distill.stream import Stream
+from scarprune.distill.weights import Weights
 from scarprune.errors import ArgumentError, MemoryBudgetError
-from scarprune.heal.budget import make_budget, rate_factor
-from scarprune.heal.judge import Judge
-from scarprune.heal.learner import Learner
-from scarprune.heal.objective import divergence_rows
-from scarprune.heal.reader import Teacher, checkpointed_layers, compiled_layers
-from scarprune.heal.settings import Compile, Settings
-from scarprune.heal.state import Keeper, State
-from scarprune.heal.stream import Stream
-from scarprune.heal.weights import Weights
 from scarprune.models.capture import plain_causal_masks
 from scarprune.models.head import Head
 from scarprune.runtime.graph import Leash

@@ -2,7 +2,7 @@
 
 import torch
 
-from scarprune.heal.weights import Weights
+from scarprune.distill.weights import Weights
 from support.tiny_models import tiny_model, token_blocks
 
 
