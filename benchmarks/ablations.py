@@ -81,9 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", default="1b")
     parser.add_argument("--removals", type=int, default=128, help="in all, spread over the sites")
-    parser.add_argument(
-        "--sites", type=int, default=4, help="evenly apart, the first and the last among them"
-    )
+    parser.add_argument("--sites", type=int, default=4, help="evenly apart, first and last among them")
     parser.add_argument("--blocks", type=int, default=4)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16 or auto: bfloat16 on a GPU")
