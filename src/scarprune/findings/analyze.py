@@ -11,6 +11,7 @@ from scarprune.findings.concentration import concentration
 from scarprune.findings.explanations import explanations
 from scarprune.findings.halo import halo_of_profile
 from scarprune.findings.published import PUBLISHED, SOURCE
+from scarprune.findings.sensitivity import sensitivity
 from scarprune.findings.stability import stability
 from scarprune.findings.statements import statements
 from scarprune.profile.sums import Profile
@@ -75,7 +76,7 @@ def analyze(
     if not others:
         found["missing"]["agreement"] = "needs two profiles of the model or more"
     if model is None or blocks is None:
-        found["halo"] = halo_of_profile(profile)
+        found["halo"] = (halo_of_profile(profile) or {}) | {"sensitivity": sensitivity(profile)}
         found["missing"]["odd_tokens"] = _NEEDS_MODEL
     else:
         found |= _with_model(model, tokenizer, blocks, profile, seed, flips, random_cores, batch, resume)
