@@ -17,6 +17,7 @@ from scarprune.findings.sign_flips import (
     flip_p,
     log_ratio,
     of_crossed,
+    pooled_auc,
     signs,
     without_each_group,
 )
@@ -254,7 +255,8 @@ def _pooled(kind: str, sites: list[dict[str, Any]]) -> dict[str, Any]:
     """The mean over sites, as units, of the log ratios (given as a ratio) and of the logits of the AUC."""
     logs = [site["log_ratio"]["value"] for site in sites if site["log_ratio"] is not None]
     ratio = over_units([float(np.exp(x)) for x in logs], "log").as_json()
-    auc = over_units([site["auc"]["value"] for site in sites], "logit").as_json()
+    areas = [(site["auc"]["value"], site["n_halo"], site["n_control"]) for site in sites]
+    auc = pooled_auc(areas).as_json()
     return {
         "sites": sites,
         "ratio": ratio,
