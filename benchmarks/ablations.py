@@ -8,6 +8,7 @@ and token: 2 operations for each weight from the site's down projection up, and 
 """
 
 import argparse
+import os
 import re
 import statistics
 import time
@@ -101,6 +102,7 @@ def main() -> None:
     chosen = np.unique(np.linspace(0, len(sites) - 1, min(arguments.sites, len(sites))).round().astype(int))
     shares = np.array_split(np.arange(arguments.removals), len(chosen))
     ablator = Ablator(model, blocks)
+    processor = time.process_time()
     ceiling = matmul_rate(dtype, device)
     print(f"{device}, {name}: matmul ceiling {ceiling / 1e12:.3g} TFLOP/s; batch grows: {ablator.grows}")
     rows = []
@@ -140,6 +142,8 @@ def main() -> None:
         folder=arguments.out,
         matmul_tflops=ceiling / 1e12,
         seconds=seconds,
+        processor_seconds=time.process_time() - processor,  # of all rounds and threads, and the ceiling
+        load_average=os.getloadavg()[0],
         over_arithmetic=seconds / floor,
         rows=rows,
     )

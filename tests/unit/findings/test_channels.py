@@ -52,7 +52,7 @@ def test_the_bins_hold_every_channel_that_has_a_logarithm(raw, site):
     assert site["bins"]["left_out"] == 0
     raw2 = make_raw(seed=3, widths=(200,), blocks=16)[0]
     raw2.s[:, :, :50] = 0.0
-    (found,) = channels(profile_of([raw2]))["sites"]
+    (found,) = channels(profile_of([raw2], pass2=False))["sites"]
     assert np.sum(found["bins"]["counts"]) == 150
     assert found["bins"]["left_out"] == 50
 

@@ -10,6 +10,8 @@ from tests.support.brute_force import u_and_s
 from tests.support.tiny_models import tiny_model, token_blocks
 
 import scarprune as sp
+from scarprune.errors import ArtifactError
+from scarprune.findings.analyze import analyze
 from scarprune.findings.halo_controls import measure_halo, statement
 from scarprune.findings.moments import VARIANTS, Job, gather
 from scarprune.findings.odd_tokens import odd_tokens
@@ -187,3 +189,22 @@ def test_the_statement_says_what_the_interval_says():
     assert statement(doubtful, auc, 6, 6, "others").startswith("no difference found")
     assert statement(clear, auc, 1, 6, "others").startswith("no difference found")  # a chosen few sites
     assert statement(doubtful, {**auc, "low": 0.51}, 1, 6, "others").startswith("0.52 is the chance")
+
+
+def test_a_model_of_other_weights_is_refused():
+    model, blocks = tiny_model("llama"), text()
+    profile = profile_model(model, blocks)
+    with torch.no_grad():
+        next(model.parameters()).mul_(2)
+    with pytest.raises(ArtifactError, match="of other weights"):
+        analyze(profile, model=model, blocks=blocks)
+
+
+def test_cores_of_one_channel_are_judged_too():
+    model, blocks = tiny_model("llama"), text()
+    profile = profile_model(model, blocks, rho=0.01)  # 48 channels
+    measured = measure_halo(model, profile, blocks, flips=20, random_cores=2)
+    json.dumps([measured.halo, odd_tokens(profile, measured, None)], allow_nan=False)
+    for site in measured.halo["controls"]["variants"]["plain"]["sampled"]["sites"]:
+        assert site["n_halo"] == 4  # a tenth of 47
+        assert site["auc"]["value"] is not None
