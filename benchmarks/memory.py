@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import scarprune as sp
 from record import RECORDS, write_record
-from scarprune.profile import run as run_module
+from scarprune.profile import passes as passes_module
 from scarprune.text.blocks import Blocks
 
 
@@ -49,13 +49,13 @@ def one(name: str, count: int, length: int, batch) -> dict:
     model = load(name)
     ids = np.random.default_rng(0).integers(0, model.config.vocab_size, size=(count, length))
     blocks = Blocks(ids, np.full(count, length), None, "tokens", "random")
-    said, original = [], run_module._say_before
+    said, original = [], passes_module._say_before
 
-    def catch(model, blocks, memory, state, device, tokens_left):
+    def catch(model, blocks, memory, state, *more):
         said.append((memory.peak(state.batch, length), state.batch))
-        original(model, blocks, memory, state, device, tokens_left)
+        original(model, blocks, memory, state, *more)
 
-    run_module._say_before = catch
+    passes_module._say_before = catch
     began = time.perf_counter()
     sp.profile_model(model, blocks, batch=batch)
     seconds = time.perf_counter() - began

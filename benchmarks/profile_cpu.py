@@ -21,7 +21,7 @@ from record import RECORDS, write_record
 from scarprune.models.context import vocabulary_size
 from scarprune.models.head import find_head
 from scarprune.profile.loss import loss_gradient
-from scarprune.profile.run import _prepared
+from scarprune.profile.passes import prepared
 from scarprune.runtime.progress import set_quiet
 
 
@@ -41,16 +41,16 @@ def memory_of_a_fresh_process(arguments) -> None:
     """Profile once and print the estimate that was said and the peak that was reached, in bytes."""
     model, tokenizer = sp.load_model(arguments.model, dtype="float32", device="cpu")
     blocks = sp.read_blocks("demo", tokenizer, count=arguments.blocks, length=arguments.length)
-    from scarprune.profile import run as run_module
+    from scarprune.profile import passes as passes_module
 
     estimate = []
-    original = run_module._say_before
+    original = passes_module._say_before
 
-    def catch(model, blocks, memory, state, device, tokens_left):
+    def catch(model, blocks, memory, state, *more):
         estimate.append(memory.peak(state.batch, int(blocks.lengths.max())))
-        original(model, blocks, memory, state, device, tokens_left)
+        original(model, blocks, memory, state, *more)
 
-    run_module._say_before = catch
+    passes_module._say_before = catch
     sp.profile_model(model, blocks, batch=arguments.batch)
     print(estimate[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
@@ -71,7 +71,7 @@ def main() -> None:
     blocks = sp.read_blocks("demo", tokenizer, count=arguments.blocks, length=arguments.length)
     vocabulary, tokens = vocabulary_size(model), int(blocks.lengths.sum())
     seconds: dict[str, list[float]] = {"bare": [], "watched": []}
-    with _prepared(model):
+    with prepared(model):
         head = find_head(model)
         for round_number in range(arguments.rounds + 1):
             began = time.perf_counter()

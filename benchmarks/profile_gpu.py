@@ -22,7 +22,7 @@ from scarprune.models.context import vocabulary_size
 from scarprune.models.head import find_head
 from scarprune.profile.accumulate import SumsPass
 from scarprune.profile.loss import loss_gradient
-from scarprune.profile.run import _prepared
+from scarprune.profile.passes import prepared
 from scarprune.profile.statistics.statistic import statistics as declared
 from scarprune.profile.watch import watching
 
@@ -132,7 +132,7 @@ def main() -> None:
     ceiling = matmul_rate()
     print(f"{torch.cuda.get_device_name()}: matmul ceiling {ceiling / 1e12:.0f} TFLOP/s")
     table = []
-    with _prepared(model):
+    with prepared(model):
         head = find_head(model)
         for batch, length in ((4, 2048), (16, 512)):
             shape = Shape(model, head, batch, length)

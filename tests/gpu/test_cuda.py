@@ -9,7 +9,7 @@ from scarprune.cut.prune import prune_model
 from scarprune.evaluate.masks import masked
 from scarprune.evaluate.perplexity import perplexity
 from scarprune.plan.plan import make_plan
-from scarprune.profile import run as run_module
+from scarprune.profile import passes as passes_module
 from scarprune.profile.run import profile_model
 from scarprune.scores.core import core
 from scarprune.text.blocks import Blocks
@@ -70,14 +70,14 @@ def test_out_of_memory_halves_the_batch(blocks, monkeypatch, capsys):
     """A real refusal of the allocator, in the middle of a batch, leaves the sums as they were."""
     model = tiny_model("llama").cuda()
     whole = profile_model(model, blocks, batch=2)
-    original = run_module._Run._batch
+    original = passes_module.Run._batch
 
     def hungry(self, observer, kinds, rows):
         original(self, observer, kinds, rows)
         if len(rows) > 2:
             torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
 
-    monkeypatch.setattr(run_module._Run, "_batch", hungry)
+    monkeypatch.setattr(passes_module.Run, "_batch", hungry)
     halved = profile_model(model, blocks)
     assert "Out of memory: going on with 2 blocks at once" in capsys.readouterr().err
     compare(halved, whole, 1e-4)

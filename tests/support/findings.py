@@ -71,6 +71,23 @@ def findings(sites: int = 2, width: int = 100, core: int = 2, points: int = 3) -
         },
         "halo": {
             "membership": None,
+            "write_support": {
+                "sites": [
+                    {
+                        "name": name,
+                        "share": 0.2 if name == names[0] else None,
+                        "random_mean": 0.12,
+                        "random_low": 0.1,
+                        "random_high": 0.15,
+                    }
+                    for name in names
+                ]
+            },
+            "sensitivity": [
+                _sensitivity(),
+                _sensitivity(eta=0.05),
+                _sensitivity(rho=0.02, auc=estimate(None)),
+            ],
             "controls": {
                 "variants": {
                     "plain": {
@@ -112,6 +129,19 @@ def findings(sites: int = 2, width: int = 100, core: int = 2, points: int = 3) -
         },
         "paper": {"models": {}},
         "missing": {"agreement": "needs two profiles of the model or more"},
+    }
+
+
+def _sensitivity(**other: Any) -> dict[str, Any]:
+    return {
+        "rho": 0.01,
+        "eta": 0.1,
+        "support_size": 16,
+        "statistic": "mean",
+        "ratio": estimate(1.2, 1.1, 1.3),
+        "auc": estimate(0.6, 0.55, 0.65),
+        "halo_jaccard_with_default": 1.0,
+        **other,
     }
 
 
@@ -210,8 +240,18 @@ def validation() -> dict[str, Any]:
                 "standard_error": None,
             },
         ],
+        "recall": {"activation_power": 0.25, "loss_proxy": 0.5},
+        "forced_hit_rate": [_pruned(share_of_core_pruned=1.0), _pruned(share_of_core_pruned=0.0)],
+        "random_core": [
+            _pruned(ranking="loss_proxy", protected="core"),
+            _pruned(ranking="random", protected="random", standard_error=None),
+        ],
         "missing": {},
     }
+
+
+def _pruned(**other: Any) -> dict[str, Any]:
+    return {"sparsity": 0.5, "excess_nats": 2.0, "standard_error": 0.25, **other}
 
 
 def trajectory() -> dict[str, Any]:

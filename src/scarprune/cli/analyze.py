@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @options.batch
 @options.reading
 @options.loading
+@options.resume
 @options.overwrite
 @options.json
 @options.quiet
@@ -38,19 +39,22 @@ def command(
 
     More profiles of the same model (other text, seed, length or labels) show how far they agree.
     """
+    from scarprune.artifacts import partial_path
     from scarprune.cli.answer import Answer
-    from scarprune.pipeline.analyze import analyze
+    from scarprune.cli.interrupt import resumable
+    from scarprune.pipeline.analyze import FINDINGS, analyze
     from scarprune.pipeline.inputs import Loading, Reading
 
     answer = Answer("findings", json_file, overwrite)
-    findings = analyze(
-        profiles,
-        out,
-        overwrite=overwrite,
-        reading=options.pick(Reading, given),
-        loading=options.pick(Loading, given),
-        **given,
-    )
+    with resumable(partial_path((out or Path()) / FINDINGS)):
+        findings = analyze(
+            profiles,
+            out,
+            overwrite=overwrite,
+            reading=options.pick(Reading, given),
+            loading=options.pick(Loading, given),
+            **given,
+        )
     answer.give(findings, lambda console: _show(console, findings, out))
 
 

@@ -35,7 +35,8 @@ def command(
 ) -> None:
     """Concentration, overlap with the final core, and births of its channels over CHECKPOINTs.
 
-    A CHECKPOINT is a folder, a folder of checkpoints, a hub id with its revision (id@revision) or a profile.
+    A CHECKPOINT is a model folder, a profile, a folder of either, or a hub id with its revision
+    (id@revision).
     Profiles are kept in OUT/profiles, so that the same command goes on where it was interrupted.
     """
     from scarprune.cli.answer import Answer

@@ -98,7 +98,9 @@ def _show(console: "Console", found: dict[str, Any]) -> None:
 
 
 def _won(pairs: dict[str, Any], what: str) -> str:
-    return f"the larger {what} does more harm in {pairs['wins']} of {pairs['pairs']} pairs"
+    said = f"the larger {what} does more harm in {pairs['wins']} of {pairs['pairs']} pairs"
+    rate = pairs["win_rate"]
+    return said if rate["low"] is None else f"{said} (95% interval {rate['low']:.0%} to {rate['high']:.0%})"
 
 
 def _estimate(estimate: dict[str, Any]) -> str:

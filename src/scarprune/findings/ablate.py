@@ -50,26 +50,33 @@ class _NotGrown(Exception):
 class _Masks:
     """What one batch of removals does at one site."""
 
-    keep: torch.Tensor  # [A, 1, m], 1 or 0
+    keep: torch.Tensor  # [A, 1, m], 1 or 0, in the model's dtype
     fill: torch.Tensor | None  # [A, 1, m], what stands where keep is 0
     first_position: int
     grows: bool
-    tokens: int
 
-    def apply(self, u: torch.Tensor) -> torch.Tensor:
+    def apply(self, u: torch.Tensor, tokens: int) -> torch.Tensor:
         rows = len(self.keep)
         flat = u.dim() == 2
         if flat and self.grows:
             raise _NotGrown
-        u3 = u.reshape(-1, self.tokens, u.shape[-1])
+        u3 = u.reshape(-1, tokens, u.shape[-1])
         if len(u3) not in (1, rows):
             raise _NotGrown
         keep = self.keep.to(u)
-        changed = u3 * keep if self.fill is None else u3 * keep + self.fill.to(u)
+        changed = u3 * keep if self.fill is None else torch.addcmul(self.fill.to(u), u3, keep)
         if self.first_position:
             head = u3[:, : self.first_position].expand(rows, -1, -1)
             changed = torch.cat([head, changed[:, self.first_position :]], dim=1)
         return changed.flatten(0, 1) if flat else changed
+
+
+@dataclass
+class _Batch:
+    """Removals run at once, and their masks by site, made once for all blocks."""
+
+    removals: Sequence[Removal]
+    masks: Mapping[str, _Masks]
 
 
 @dataclass
@@ -105,14 +112,17 @@ class Ablator:
         """
         self._check(removals)
         nats = np.empty((len(removals), len(self.blocks)))
-        batches = list(self._batches(removals))
+        batches = list(self._rows(removals))
         with self._quietly(), track(what, len(batches) * int(self.blocks.lengths.sum())) as advance:
             for rows in batches:
-                chosen = [removals[row] for row in rows]
+                batch = self._batch([removals[row] for row in rows], self.grows)
+                found = []
                 for block, length in enumerate(self.blocks.lengths):
                     ids = torch.from_numpy(self.blocks.ids[block : block + 1, :length])
-                    nats[rows, block] = self._run(ids, chosen)
+                    found.append(self._run(ids, batch))
                     advance(int(length))
+                # One wait for the device a batch, not one a block.
+                nats[rows] = torch.stack(found, dim=1).cpu().numpy()
         if not np.isfinite(nats).all():
             raise NumericsError("A loss with channels removed is not finite.", hint="Try --dtype float32.")
         return nats
@@ -125,7 +135,7 @@ class Ablator:
 
     # -- one batch ---------------------------------------------------------------------------------
 
-    def _batches(self, removals: Sequence[Removal]) -> Iterator[list[int]]:
+    def _rows(self, removals: Sequence[Removal]) -> Iterator[list[int]]:
         """Rows that share their first site and their first position, as many as a batch holds."""
         keys: dict[tuple[int, int], list[int]] = {}
         for row, removal in enumerate(removals):
@@ -133,38 +143,41 @@ class Ablator:
             keys.setdefault((first, removal.first_position), []).append(row)
         size = max(1, self._tokens // int(self.blocks.lengths.max()))
         for _, rows in sorted(keys.items()):
-            for start in range(0, len(rows), size):
-                yield rows[start : start + size]
+            for part in np.array_split(rows, -(-len(rows) // size)):  # of like size: a rest runs badly
+                yield part.tolist()
 
-    def _run(self, ids: torch.Tensor, removals: Sequence[Removal]) -> np.ndarray:
+    def _run(self, ids: torch.Tensor, batch: _Batch) -> torch.Tensor:
         """Summed losses [A] of ids [1, T]; halves the batch where memory runs out."""
         try:
-            return self._forward(ids, removals, self.grows)
+            return self._forward(ids, batch, self.grows)
         except RuntimeError as error:
-            if not is_out_of_memory(error) or len(removals) == 1:
+            if not is_out_of_memory(error) or len(batch.removals) == 1:
                 raise
         release_cached(self._device)
-        half = len(removals) // 2
+        half = len(batch.removals) // 2
         self._tokens = max(ids.shape[1], self._tokens // 2)
-        return np.concatenate([self._run(ids, removals[:half]), self._run(ids, removals[half:])])
+        parts = (batch.removals[:half], batch.removals[half:])
+        return torch.cat([self._run(ids, self._batch(part, self.grows)) for part in parts])
 
-    def _forward(self, ids: torch.Tensor, removals: Sequence[Removal], grows: bool) -> np.ndarray:
-        rows, tokens = len(removals), ids.shape[1]
+    def _forward(self, ids: torch.Tensor, batch: _Batch, grows: bool) -> torch.Tensor:
+        rows, tokens = len(batch.removals), ids.shape[1]
         with contextlib.ExitStack() as stack, torch.no_grad():
-            for site in self.sites:
-                if any(site.name in removal.channels for removal in removals):
-                    masks = self._masks(site.name, site.width, removals, grows, tokens)
-                    module = self.model.get_submodule(site.name)
-                    stack.callback(module.register_forward_pre_hook(_hook(masks)).remove)
+            for name, masks in batch.masks.items():
+                module = self.model.get_submodule(name)
+                stack.callback(module.register_forward_pre_hook(_hook(masks, tokens)).remove)
             hidden = self._head.hidden(ids if grows else ids.expand(rows, -1))
             if len(hidden) != rows:
                 hidden = hidden.expand(rows, -1, -1)
-            targets = ids[:, 1:].expand(rows, -1)
+            targets = ids[:, 1:].to(hidden.device).expand(rows, -1)
             nats = token_nats(self._head, hidden[:, :-1], targets, self._vocabulary)
-        total: np.ndarray = nats.astype(np.float64).sum(axis=1)
-        return total
+            exact = torch.float32 if nats.device.type == "mps" else torch.float64
+            return nats.sum(dim=1, dtype=exact)
 
-    def _masks(self, name: str, width: int, removals: Sequence[Removal], grows: bool, tokens: int) -> _Masks:
+    def _batch(self, removals: Sequence[Removal], grows: bool) -> _Batch:
+        touched = [s for s in self.sites if any(s.name in removal.channels for removal in removals)]
+        return _Batch(removals, {s.name: self._masks(s.name, s.width, removals, grows) for s in touched})
+
+    def _masks(self, name: str, width: int, removals: Sequence[Removal], grows: bool) -> _Masks:
         keep = torch.ones(len(removals), 1, width)
         fill = None
         for row, removal in enumerate(removals):
@@ -173,9 +186,9 @@ class Ablator:
             if removal.means is not None and len(gone):
                 fill = torch.zeros_like(keep) if fill is None else fill
                 fill[row, 0, gone] = torch.from_numpy(removal.means[name])[gone].to(fill)
-        device = self._device
-        fill = None if fill is None else fill.to(device)
-        return _Masks(keep.to(device), fill, removals[0].first_position, grows, tokens)
+        device, dtype = self._device, self.model.dtype
+        fill = None if fill is None else fill.to(device, dtype)
+        return _Masks(keep.to(device, dtype), fill, removals[0].first_position, grows)
 
     # -- checks ------------------------------------------------------------------------------------
 
@@ -188,12 +201,12 @@ class Ablator:
             Removal({site.name: np.arange(stop)}) for stop in (0, max(1, site.width // 4), site.width // 2)
         ]
         with self._quietly():
-            expected = self._forward(ids, some, grows=False)
+            expected = self._forward(ids, self._batch(some, False), grows=False)
             try:
-                found = self._forward(ids, some, grows=True)
+                found = self._forward(ids, self._batch(some, True), grows=True)
             except (_NotGrown, RuntimeError, ValueError):
                 return False
-        return bool(np.abs(found - expected).max() <= _SAME * length * max(1.0, self._rounding()))
+        return bool((found - expected).abs().max() <= _SAME * length * max(1.0, self._rounding()))
 
     def _rounding(self) -> float:
         eps = float(torch.finfo(self.model.dtype).eps)
@@ -222,8 +235,8 @@ class Ablator:
                 module.training = True
 
 
-def _hook(masks: _Masks) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+def _hook(masks: _Masks, tokens: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
     def hook(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (masks.apply(inputs[0]), *inputs[1:])
+        return (masks.apply(inputs[0], tokens), *inputs[1:])
 
     return hook

@@ -1,6 +1,7 @@
 """What the paper claims of a model's channels, measured on this one: what ``scarprune analyze`` writes."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scarprune.errors import ArtifactError
@@ -10,6 +11,7 @@ from scarprune.findings.concentration import concentration
 from scarprune.findings.explanations import explanations
 from scarprune.findings.halo import halo_of_profile
 from scarprune.findings.published import PUBLISHED, SOURCE
+from scarprune.findings.sensitivity import sensitivity
 from scarprune.findings.stability import stability
 from scarprune.findings.statements import statements
 from scarprune.profile.sums import Profile
@@ -34,6 +36,7 @@ def analyze(
     flips: int = 200,
     random_cores: int = 20,
     batch: Any = "auto",
+    resume: Path | None = None,
 ) -> dict[str, Any]:
     """The findings of ``profile``: JSON without NaN; what cannot be computed is None, with its reason.
 
@@ -48,6 +51,7 @@ def analyze(
         flips: sign flips of the null.
         random_cores: how many random cores the core is compared with.
         batch: blocks at once, for the pass over ``blocks``.
+        resume: file that keeps the state of that pass until it has ended.
 
     Raises:
         ArtifactError: profiles of different models, or of another than ``model``.
@@ -72,10 +76,10 @@ def analyze(
     if not others:
         found["missing"]["agreement"] = "needs two profiles of the model or more"
     if model is None or blocks is None:
-        found["halo"] = halo_of_profile(profile)
+        found["halo"] = (halo_of_profile(profile) or {}) | {"sensitivity": sensitivity(profile)}
         found["missing"]["odd_tokens"] = _NEEDS_MODEL
     else:
-        found |= _with_model(model, tokenizer, blocks, profile, seed, flips, random_cores, batch)
+        found |= _with_model(model, tokenizer, blocks, profile, seed, flips, random_cores, batch, resume)
     found["summary"] = _summary(found)
     found["summary"]["statements"] = statements(found)
     return found
@@ -90,6 +94,7 @@ def _with_model(
     flips: int,
     random_cores: int,
     batch: Any,
+    resume: Path | None,
 ) -> dict[str, Any]:
     from scarprune.findings.halo_controls import measure_halo  # these need torch
     from scarprune.findings.odd_tokens import odd_tokens
@@ -102,7 +107,7 @@ def _with_model(
             hint="Name the model that was profiled.",
         )
     measured = measure_halo(
-        model, profile, blocks, seed=seed, flips=flips, random_cores=random_cores, batch=batch
+        model, profile, blocks, seed=seed, flips=flips, random_cores=random_cores, batch=batch, resume=resume
     )
     return {"halo": measured.halo, "odd_tokens": odd_tokens(profile, measured, tokenizer)}
 

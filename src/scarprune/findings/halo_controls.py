@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from scarprune.findings.sign_flips import (
     flip_p,
     log_ratio,
     of_crossed,
+    pooled_auc,
     signs,
     without_each_group,
 )
@@ -71,6 +73,7 @@ def measure_halo(
     random_cores: int = 20,
     most: int = 128,
     batch: int | Literal["auto"] = "auto",
+    resume: Path | None = None,
 ) -> Measured:
     """Section ``halo`` with its controls, by one pass over ``blocks``, most naturally the profile's own.
 
@@ -79,9 +82,11 @@ def measure_halo(
         flips: sign flips of the null.
         random_cores: cores drawn from LP ranks k + 1 .. 10 k, each with its own halo.
         most: halo channels sampled per site, and as many controls of each kind.
-        batch: blocks at once.
+        batch: blocks at once; ``auto`` takes what fits and halves where memory runs out.
+        resume: file that keeps the state of an unfinished pass; where it is there, the pass goes on from it.
 
     Raises:
+        ArtifactError: ``resume`` is of another model, text or profile.
         TextError: ids outside the vocabulary or blocks beyond the context.
         NumericsError: a q is not finite.
     """
@@ -98,7 +103,7 @@ def measure_halo(
             traits = np.column_stack([q2[site.name], _effective(q2[site.name], q4[site.name])])
             plans[site.name] = _plan(model, site, core[site.name], traits, rng, most, random_cores)
     jobs: dict[str, Sequence[Job]] = {s.name: plans[s.name].jobs if s.name in plans else [] for s in sites}
-    moments = gather(model, blocks, jobs, core, rms, batch)
+    moments = gather(model, blocks, jobs, core, rms, batch, resume)
     found["write_support"] = write_support(model, sites, core, q2, seed=seed)
     found["read_side"], found["sensitivity"] = None, sensitivity(profile)
     missing = found.setdefault("missing", {})
@@ -250,7 +255,8 @@ def _pooled(kind: str, sites: list[dict[str, Any]]) -> dict[str, Any]:
     """The mean over sites, as units, of the log ratios (given as a ratio) and of the logits of the AUC."""
     logs = [site["log_ratio"]["value"] for site in sites if site["log_ratio"] is not None]
     ratio = over_units([float(np.exp(x)) for x in logs], "log").as_json()
-    auc = over_units([site["auc"]["value"] for site in sites], "logit").as_json()
+    areas = [(site["auc"]["value"], site["n_halo"], site["n_control"]) for site in sites]
+    auc = pooled_auc(areas).as_json()
     return {
         "sites": sites,
         "ratio": ratio,

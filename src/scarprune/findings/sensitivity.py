@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from scarprune.findings.sign_flips import auc, log_ratio
+from scarprune.findings.sign_flips import auc, log_ratio, pooled_auc
 from scarprune.profile.sums import Profile
 from scarprune.scores.core import profile_core
 from scarprune.scores.halo import ETA, halo
@@ -35,7 +35,7 @@ def _entry(profile: Profile, eta: float, statistic: str) -> dict[str, Any]:
         rest = outside(np.concatenate([core, inside]), len(conn))
         log = log_ratio(red[inside], red[rest])
         ratios.append(None if log is None else float(np.exp(log)))
-        areas.append(auc(red[inside], red[rest]))
+        areas.append((auc(red[inside], red[rest]), len(inside), len(rest)))
         same.append(jaccard(inside, halo(conn, core)))
     return {
         "rho": profile.header.get("rho"),
@@ -43,6 +43,6 @@ def _entry(profile: Profile, eta: float, statistic: str) -> dict[str, Any]:
         "support_size": len(profile.get(profile.sites[0].name, "support")),
         "statistic": statistic,
         "ratio": over_units(ratios, "log").as_json(),
-        "auc": over_units(areas, "logit").as_json(),
+        "auc": pooled_auc(areas).as_json(),
         "halo_jaccard_with_default": float(np.median(same)),
     }

@@ -1,13 +1,13 @@
 """Redundancy beyond what shared magnitudes of tokens explain: signs flipped by unit (``method`` 10)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
-from scarprune.stats.interval import Estimate, jackknife
+from scarprune.stats.interval import Estimate, jackknife, over_units
 
 GROUPS = 8
 _FLIPS_OF_AN_INTERVAL = 50
@@ -113,6 +113,19 @@ def auc(a: np.ndarray, b: np.ndarray) -> float | None:
         return None
     ranks = rankdata(np.concatenate([a, b]))[: len(a)]
     return float((ranks.sum() - len(a) * (len(a) + 1) / 2) / (len(a) * len(b)))
+
+
+def pooled_auc(sites: Iterable[tuple[float | None, int, int]]) -> Estimate:
+    """The mean over sites, as units, of the logits of (AUC, channels on one side, channels on the other).
+
+    An AUC of 0 or 1 has no logit, and leaving the site out would leave out the clearest: it counts as half a
+    pair away from that end.
+    """
+    inside = []
+    for value, first, second in sites:
+        edge = 0.5 / (first * second) if first and second else 0.0
+        inside.append(None if value is None else min(max(value, edge), 1 - edge))
+    return over_units(inside, "logit")
 
 
 def estimates(

@@ -22,15 +22,13 @@ def write_support(
     for index, site in enumerate(sites):
         down = matrix(model, site.down).detach()
         size, k = max(1, round(site.hidden / 16)), len(core[site.name])
-        entry: dict[str, Any] = {"name": site.name, "share": _share(_written(down, core[site.name]), size)}
         rest = outside(core[site.name], site.width)
         rest = rest[q2[site.name][rest] > 0]
         rng = np.random.default_rng([seed, index])
-        shares = [
-            share
-            for _ in range(_DRAWS if len(rest) >= k else 0)
-            if (share := _share(_written(down, rng.choice(rest, k, replace=False)), size)) is not None
-        ]
+        drawn = [rng.choice(rest, k, replace=False) for _ in range(_DRAWS if len(rest) >= k else 0)]
+        share, *others = _shares(_written(down, [core[site.name], *drawn]), size)
+        entry: dict[str, Any] = {"name": site.name, "share": share}
+        shares = [other for other in others if other is not None]
         low, high = np.quantile(shares, [0.025, 0.975]) if shares else (None, None)
         entry["random_mean"] = float(np.mean(shares)) if shares else None
         entry["random_low"] = None if low is None else float(low)
@@ -41,12 +39,17 @@ def write_support(
     return {"sites": entries}
 
 
-def _written(down: torch.Tensor, channels: np.ndarray) -> np.ndarray:
-    columns = down.index_select(1, torch.from_numpy(channels).to(down.device))
-    written: np.ndarray = columns.float().abs().sum(1).cpu().numpy().astype(np.float64)
+def _written(down: torch.Tensor, sets: Sequence[np.ndarray]) -> np.ndarray:
+    """a of each set of channels, by one product of abs(down) [d, m] with their indicators: [sets, d]."""
+    member = torch.zeros(down.shape[1], len(sets), device=down.device)
+    for column, channels in enumerate(sets):
+        member[torch.from_numpy(channels).to(down.device), column] = 1
+    written: np.ndarray = (down.float().abs() @ member).T.cpu().numpy().astype(np.float64)
     return written
 
 
-def _share(written: np.ndarray, size: int) -> float | None:
-    total = written.sum()
-    return float(np.sort(written)[-size:].sum() / total) if total > 0 else None
+def _shares(written: np.ndarray, size: int) -> list[float | None]:
+    """Share of each row's sum that its ``size`` largest entries hold; None where it is all zero."""
+    largest = np.partition(written, -size, axis=1)[:, -size:].sum(axis=1)
+    totals = written.sum(axis=1)
+    return [float(a / b) if b > 0 else None for a, b in zip(largest, totals, strict=True)]

@@ -54,7 +54,9 @@ class Head:
         if not self.chunked:
             return hidden.float()
         linear: nn.Module = self.model.get_output_embeddings()  # type: ignore[operator]
-        logits = linear(hidden.to(_device_of(linear, hidden))).float() * self.scale
+        logits = linear(hidden.to(_device_of(linear, hidden))).float()
+        if self.scale != 1.0:
+            logits = logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 

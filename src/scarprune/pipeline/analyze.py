@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scarprune.artifacts import atomic_file, refuse_existing, write_json
+from scarprune.artifacts import atomic_file, partial_path, refuse_existing, write_json
 from scarprune.errors import TextError
 from scarprune.findings.analyze import analyze as analyze_profiles
 from scarprune.pipeline.inputs import Batch, Loading, Reading
 from scarprune.pipeline.texts import as_read, read_again
 from scarprune.profile.sums import Profile, load_profile
+from scarprune.runtime.progress import remark
 from scarprune.text.blocks import Blocks
 
 FINDINGS, CORE_TABLE = "findings.json", "core.csv"
@@ -29,12 +30,14 @@ def analyze(
     batch: Batch = "auto",
     flips: int = 200,
     random_cores: int = 20,
+    resume: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Findings of the first of ``profiles``, beside the others; written to the folder ``out`` if given.
 
     With ``model``, one more pass over the profile's own text, or over ``text`` read in the same way, adds
-    what needs weights and tokens.
+    what needs weights and tokens; its state lies in ``findings.json.partial`` until the pass has ended, and
+    with ``resume`` the pass goes on from there.
 
     Raises:
         ArtifactError: an output is there already, or the profiles are of different models.
@@ -49,6 +52,11 @@ def analyze(
         network, tokenizer = loading.load(model)
         read = _text(loaded[0], text, tokenizer, reading, blocks)
         given = {"model": network, "tokenizer": tokenizer, "blocks": read, "batch": batch}
+        if out is not None:
+            given["resume"] = state = partial_path(out / FINDINGS)
+            if state.exists() and not resume:
+                remark(f"Beginning again; {state} of an interrupted run is dropped (see --resume).")
+                state.unlink()
     findings = analyze_profiles(
         *loaded,
         paths=[str(path) for path in profiles],

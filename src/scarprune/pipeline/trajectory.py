@@ -64,8 +64,10 @@ class Checkpoint:
 def checkpoints_of(named: Sequence[str]) -> list[Checkpoint]:
     """The checkpoints that the user named, in the order of training where every name tells its step.
 
+    A folder stands for the checkpoints in it, or for the profiles in it.
+
     Raises:
-        ArtifactError: a folder holds neither a model nor checkpoints.
+        ArtifactError: a folder holds neither a model, nor checkpoints, nor profiles.
         ArgumentError: two checkpoints have one name.
     """
     found: list[Checkpoint] = []
@@ -89,9 +91,10 @@ def checkpoints_of(named: Sequence[str]) -> list[Checkpoint]:
 
 def _inside(folder: Path) -> list[Path]:
     inner = [path for path in sorted(folder.iterdir()) if (path / "config.json").is_file()]
-    if not inner:
-        raise ArtifactError(f"{folder} holds neither a model nor folders of checkpoints.")
-    return inner
+    found = inner or sorted(folder.glob("*.safetensors"))
+    if not found:
+        raise ArtifactError(f"{folder} holds neither a model, nor folders of checkpoints, nor profiles.")
+    return found
 
 
 def preset_checkpoints(preset: str) -> list[Checkpoint]:

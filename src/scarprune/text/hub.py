@@ -1,6 +1,8 @@
 """Hugging Face data sets, from the hub or a local folder: ``hf:NAME[:CONFIG]:SPLIT``."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from scarprune.text.rows import as_documents, choose_column, numbered
 from scarprune.text.source import missing_package
 
 _FORM = "hf:NAME[:CONFIG]:SPLIT"
+_SECONDS_TO_ANSWER = 5
 
 
 def read_dataset(source: str, field: str, tokenizer: Any | None) -> list[str]:
@@ -25,17 +28,47 @@ def read_dataset(source: str, field: str, tokenizer: Any | None) -> list[str]:
         from datasets.exceptions import DatasetsError
     except ImportError as error:
         raise missing_package(source, "datasets", "datasets") from error
+    offline = False
     try:
         if (Path(name) / "dataset_dict.json").is_file() or (Path(name) / "state.json").is_file():
             rows = _pick_split(datasets.load_from_disk(name), split, source)
         else:
-            rows = datasets.load_dataset(name, config, split=split)
+            offline = not Path(name).exists() and not _hub_answers()
+            with _offline(datasets) if offline else contextlib.nullcontext():
+                rows = datasets.load_dataset(name, config, split=split)
     except (DatasetsError, OSError, ValueError, RuntimeError, KeyError, NotImplementedError) as error:
         if isinstance(error, TextError):
             raise
+        if offline:
+            raise TextError(
+                f"{source} could not be loaded: the hub cannot be reached, and the cache has no copy.",
+                hint="Check the connection, or name a file or a folder.",
+            ) from error
         raise TextError(f"{source} could not be loaded: {' '.join(str(error).split())}") from error
     column = choose_column(rows.column_names, field, source)
     return list(as_documents(numbered(rows[column], source), tokenizer))
+
+
+def _hub_answers() -> bool:
+    """Whether the hub can be reached at all; datasets would try for half a minute to find out."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_SECONDS_TO_ANSWER)
+    except Exception:  # of one HTTP library or another: no answer, for whatever reason
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _offline(datasets: Any) -> Iterator[None]:
+    """Only the cache is looked at while the block runs."""
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
 
 
 def parse(source: str) -> tuple[str, str | None, str]:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from scarprune.profile import passes
 from scarprune.profile.sums import load_profile
 
 Run = Callable[..., Any]
@@ -67,3 +69,31 @@ def test_a_file_that_is_no_profile_is_named(scarprune: Run, tmp_path: Path) -> N
     result = scarprune("analyze", path)
     assert result.code == 1
     assert "p.safetensors" in result.err
+
+
+def test_an_interrupted_pass_goes_on_to_the_same_findings(
+    scarprune: Run, profile: Path, tiny: Path, tmp_path: Path
+) -> None:
+    words = ("--model", tiny, "--flips", 20, "--random-cores", 2, "--batch", 4)
+    assert scarprune("analyze", profile, "--out", tmp_path / "whole", *words, "--quiet").code == 0
+    keep, out = passes.Run._keep, tmp_path / "found"
+
+    def interrupted(self: Any, number: int, observer: Any) -> None:
+        keep(self, number, observer)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scarprune.profile.state._SECONDS_BETWEEN", -1.0)
+        patch.setattr(passes.Run, "_keep", interrupted)
+        result = scarprune("analyze", profile, "--out", out, *words)
+    assert result.code == 130
+    assert "of memory on this CPU" in result.err
+    assert "The same command with --resume goes on" in result.err
+    assert (out / "findings.json.partial").exists()
+    assert scarprune("analyze", profile, "--out", out, "--resume", *words, "--quiet").code == 0
+    assert [path.name for path in sorted(out.iterdir())] == ["core.csv", "findings.json"]
+    found, whole = (
+        json.loads((folder / "findings.json").read_text()) for folder in (out, tmp_path / "whole")
+    )
+    assert found["halo"] == whole["halo"]
+    assert found["odd_tokens"] == whole["odd_tokens"]

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from scarprune.errors import NumericsError
 from scarprune.pipeline.inputs import Reading
-from scarprune.profile.run import _Run
+from scarprune.profile import passes
 from scarprune.profile.sums import load_profile
 from scarprune.text.draw import spread
 from support.judging import every_step_is_better
@@ -98,13 +98,13 @@ def test_sparsity_0_changes_no_bit(scarprune: Run, tiny: Path, text: Path, tmp_p
 def _interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C right after the state was kept for the first time: after one batch."""
     monkeypatch.setattr("scarprune.profile.state._SECONDS_BETWEEN", -1.0)
-    keep = _Run._keep
+    keep = passes.Run._keep
 
     def interrupted(self: Any, number: int, observer: Any) -> None:
         keep(self, number, observer)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_Run, "_keep", interrupted)
+    monkeypatch.setattr(passes.Run, "_keep", interrupted)
 
 
 def test_an_interrupted_profile_goes_on_to_the_same_bits(

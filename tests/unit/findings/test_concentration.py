@@ -143,3 +143,28 @@ def test_a_site_without_loss_is_null_with_its_reason():
     assert dead["core_share"]["value"] is None
     assert dead["core_share"]["reason"]
     assert "every gradient of this site was zero" in dead["missing"]["gini"]
+
+
+def test_fewer_groups_than_an_interval_needs_give_a_value_and_the_reason():
+    (site,) = concentration(profile_of(make_raw(widths=(40,), blocks=2)))["labels"]["data"]["sites"]
+    share = site["core_share"]
+    assert 0 < share["value"] < 1
+    assert share["low"] is share["high"] is None
+    assert share["reason"] == "an interval needs 3 groups, not 2"
+    (site,) = concentration(profile_of(make_raw(widths=(40,), blocks=1)))["labels"]["data"]["sites"]
+    assert site["cross_fitted"] is None
+    assert "the blocks fill 1 of the 8 groups" in site["missing"]["cross_fitted"]
+
+
+def test_a_profile_without_pass_2_has_no_redundancy_and_says_why():
+    halo = analyze(synthetic_profile(pass2=False))["halo"]
+    assert halo["redundancy"] is None
+    assert "no second pass" in halo["missing"]["redundancy"]
+    assert halo["membership"] is not None
+    assert halo["sensitivity"] == []
+
+
+def test_the_core_of_one_channel_holds_its_own_share(raw):
+    (site,) = concentration(profile_of([raw], rho=0.01))["labels"]["data"]["sites"]
+    q2 = (raw.q**2).sum((0, 1))
+    assert site["core_share"]["value"] == pytest.approx(q2.max() / q2.sum())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
-from scarprune.findings.sign_flips import auc, flip_p, log_ratio, signs, statistic
+from scarprune.findings.sign_flips import auc, flip_p, log_ratio, pooled_auc, signs, statistic
 
 UNITS, TOKENS = 32, 200
 
@@ -74,3 +74,10 @@ def test_auc_is_mann_whitney_over_pairs():
 def test_no_ratio_of_a_median_that_is_not_positive():
     assert log_ratio(np.array([-1.0, 1, -2]), np.array([1.0])) is None
     assert log_ratio(np.array([4.0]), np.array([2.0])) == pytest.approx(np.log(2))
+
+
+def test_sites_of_perfect_separation_are_pooled_as_half_a_pair_away():
+    found = pooled_auc([(1.0, 5, 10), (0.8, 20, 20), (None, 0, 3)])
+    assert found.value == pytest.approx(1 / (1 + (0.01 / 0.99 * 0.2 / 0.8) ** 0.5))
+    assert pooled_auc([(0.0, 5, 10)]).value == pytest.approx(0.01)
+    assert pooled_auc([(None, 0, 3)]).value is None

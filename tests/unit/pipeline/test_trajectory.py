@@ -28,6 +28,15 @@ def test_a_folder_of_checkpoints_is_taken_in_the_order_of_steps(tmp_path):
     assert [one.step for one in checkpoints_of([str(tmp_path)])] == [30, 200, 1000]
 
 
+def test_a_folder_of_profiles_is_taken_in_the_order_of_steps(tmp_path):
+    for step in (1000, 200, 30):
+        (tmp_path / f"step-{step}.safetensors").touch()
+    (tmp_path / "trajectory.json").touch()
+    found = checkpoints_of([str(tmp_path)])
+    assert [one.step for one in found] == [30, 200, 1000]
+    assert all(one.measured for one in found)
+
+
 def test_an_empty_folder_and_equal_names_are_refused(tmp_path):
     folders(tmp_path, "a/step-1", "b/step-1")
     (tmp_path / "empty").mkdir()

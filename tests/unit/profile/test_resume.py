@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from scarprune.errors import ArtifactError, MemoryBudgetError
+from scarprune.profile import passes as passes_module
 from scarprune.profile import run as run_module
 from scarprune.profile import state as state_module
 from scarprune.profile.run import profile_model
@@ -29,7 +30,7 @@ class Stop(Exception):
 
 def stop_after(monkeypatch, batches):
     """Break off in the backward pass of the batch after ``batches``."""
-    original, count = run_module._Run._batch, []
+    original, count = passes_module.Run._batch, []
 
     def counting(self, *args):
         original(self, *args)
@@ -37,8 +38,8 @@ def stop_after(monkeypatch, batches):
         if len(count) > batches:
             raise Stop
 
-    monkeypatch.setattr(run_module._Run, "_batch", counting)
-    return lambda: monkeypatch.setattr(run_module._Run, "_batch", original)
+    monkeypatch.setattr(passes_module.Run, "_batch", counting)
+    return lambda: monkeypatch.setattr(passes_module.Run, "_batch", original)
 
 
 @pytest.mark.parametrize("batches", [1, 3, 4, 6])  # five batches a pass
@@ -87,14 +88,14 @@ def test_a_state_of_another_run_is_refused(blocks, tmp_path, monkeypatch, keep_a
 
 def test_batch_halves_where_memory_runs_out(blocks, monkeypatch, capsys):
     whole = profile_model(tiny_model("llama"), blocks, batch=1)
-    original = run_module._Run._batch
+    original = passes_module.Run._batch
 
     def hungry(self, observer, kinds, rows):
         original(self, observer, kinds, rows)  # sums of the failed batch must not count
         if len(rows) > 2:
             raise torch.OutOfMemoryError("no more")
 
-    monkeypatch.setattr(run_module._Run, "_batch", hungry)
+    monkeypatch.setattr(passes_module.Run, "_batch", hungry)
     halved = profile_model(tiny_model("llama"), blocks)
     assert "Out of memory: going on with" in capsys.readouterr().err
     for site in whole.sites:

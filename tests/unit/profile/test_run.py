@@ -147,7 +147,7 @@ def test_adding_refuses_other_weights(ids):
 def test_the_loss_may_be_multiplied_by_a_power_of_two(ids, monkeypatch):
     plain = profile_model(tiny_model("llama"), blocks_of(ids))
     for power in (-12, 9):
-        monkeypatch.setattr(run_module, "_first_scale", lambda model, power=power: 2.0**power)
+        monkeypatch.setattr(run_module, "first_scale", lambda model, power=power: 2.0**power)
         scaled = profile_model(tiny_model("llama"), blocks_of(ids))
         for key, array in plain.tensors.items():
             assert np.array_equal(array, scaled.tensors[key]), key

@@ -89,6 +89,43 @@ def test_only_positive_losses_have_a_place_on_the_diagonal() -> None:
     ]
 
 
+def test_a_core_that_writes_nothing_has_no_point() -> None:
+    assert rows("write_support", findings()) == [
+        {"site": NASTY, "layer": 0, "share": 0.2, "mean": 0.12, "low": 0.1, "high": 0.15}
+    ]
+
+
+def test_a_choice_is_named_by_what_differs_from_the_definition() -> None:
+    document = findings()
+    document["halo"]["sensitivity"] += [
+        document["halo"]["sensitivity"][0] | {"rho": 0.005, "support_size": 32, "statistic": "top5"}
+    ]
+    assert [(row["choice"], row["statistic"], row["auc"]) for row in rows("sensitivity", document)] == [
+        ("as defined", "mean", 0.6),
+        ("halo 5%", "mean", 0.6),
+        ("core 0.5%, 32 dimensions", "top 5", 0.6),
+    ]
+
+
+def test_the_best_recall_comes_first() -> None:
+    assert rows("recall", validation()) == [
+        {"score": "loss proxy", "recall": 0.5},
+        {"score": "activation power", "recall": 0.25},
+    ]
+
+
+def test_bars_of_pruned_models_are_two_standard_errors() -> None:
+    found = rows("forced_hit_rate", validation())
+    assert [(row["share"], row["excess"], row["low"], row["high"]) for row in found] == [
+        (0.0, 2.0, 1.5, 2.5),
+        (1.0, 2.0, 1.5, 2.5),
+    ]
+    assert [(r["ranking"], r["protected"], r["low"]) for r in rows("random_core", validation())] == [
+        ("by loss proxy", "core kept", 1.5),
+        ("at random", "random 1% kept", 2.0),
+    ]
+
+
 def test_missing_numbers_of_a_curve_are_left_out() -> None:
     assert [(row["channels"], row["what"], row["nats"]) for row in rows("dose", validation())] == [
         (1, "measured", 0.1),

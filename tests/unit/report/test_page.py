@@ -71,5 +71,13 @@ def test_findings_of_an_8b_model_fit_in_6_mb(tmp_path: Path) -> None:
 
 def test_every_figure_is_exported(tmp_path: Path) -> None:
     made = write_figures(write_folder(tmp_path, "validation"), "svg")
-    assert set(made["written"]) == {"singles", "dose", "sets", "hit_rate"}
+    assert set(made["written"]) == {
+        "singles",
+        "recall",
+        "dose",
+        "sets",
+        "hit_rate",
+        "forced_hit_rate",
+        "random_core",
+    }
     assert "predicted, nats per token" in (tmp_path / "figures" / "sets.svg").read_text()

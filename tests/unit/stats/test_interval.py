@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from scarprune.findings.resample import median_interval
 from scarprune.stats.concentration import top_share
 from scarprune.stats.interval import jackknife, over_units
 
@@ -110,3 +111,48 @@ def test_a_ratio_of_two_means_is_covered() -> None:
         return ratio(every), [ratio(np.delete(every, g)) for g in range(8)]
 
     assert _covered(draw, 2.0, "log") >= 0.88
+
+
+def _logistic(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def _pooled_over_sites(draw, truth, scale, sites, rounds=300) -> float:
+    """Share of rounds in which the interval of a mean over sites holds ``truth``."""
+    found = (over_units(draw(np.random.default_rng(seed), sites).tolist(), scale) for seed in range(rounds))
+    return sum(one.low <= truth <= one.high for one in found) / rounds
+
+
+@pytest.mark.parametrize("sites", [6, 30])
+@pytest.mark.parametrize(
+    "spread",
+    [
+        lambda rng, n: 0.5 * rng.standard_normal(n),
+        lambda rng, n: 0.5 * rng.standard_t(4, n),  # a few sites far off
+        lambda rng, n: rng.standard_gamma(2, n) - 2,  # to one side
+    ],
+    ids=["normal", "heavy tails", "skewed"],
+)
+def test_ratios_and_areas_pooled_over_sites_are_covered(spread, sites) -> None:
+    def ratios(rng, n):
+        return np.exp(0.3 + spread(rng, n))
+
+    def areas(rng, n):
+        return _logistic(0.4 + spread(rng, n))
+
+    assert _pooled_over_sites(ratios, math.exp(0.3), "log", sites) >= 0.88
+    assert _pooled_over_sites(areas, _logistic(0.4), "logit", sites) >= 0.88
+
+
+@pytest.mark.parametrize("sites", [6, 30])
+@pytest.mark.parametrize("common", [0.0, 0.5])
+def test_the_median_share_over_sites_is_covered(sites, common) -> None:
+    centre, hits, rounds = np.linspace(-2, 1, sites), 0, 100
+
+    for seed in range(rounds):  # what one group of blocks does to all sites alike, and to each by itself
+        rng = np.random.default_rng(seed)
+        seen = centre[:, None] + 0.6 * rng.standard_normal((sites, 8)) + common * rng.standard_normal(8)
+        without = (seen.sum(1, keepdims=True) - seen) / 7
+        found = median_interval(_logistic(seen.mean(1)).tolist(), _logistic(without).tolist(), "logit")
+        hits += found.low <= _logistic(np.median(centre)) <= found.high
+    assert hits / rounds >= 0.88

@@ -4,9 +4,12 @@ import gzip
 import json
 import lzma
 import sys
+import time
 import zipfile
+from types import SimpleNamespace
 
 import datasets
+import huggingface_hub
 import pyarrow as pa
 import pytest
 import zstandard
@@ -233,6 +236,18 @@ class TestDatasets:
         assert read_documents(f"hf:{tmp_path / 'one'}:train") == ["a", "b"]
         assert read_documents(f"hf:{tmp_path / 'many'}:valid") == ["a", "b"]
         assert "no split 'test'; its splits are: valid" in refused(f"hf:{tmp_path / 'many'}:test")
+
+    def test_a_hub_that_does_not_answer_is_said_at_once(self, monkeypatch):
+        def refuse(url, timeout):
+            raise ConnectionError("no route")
+
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+        session = SimpleNamespace(head=refuse)
+        monkeypatch.setattr(huggingface_hub, "get_session", lambda: session)
+        start = time.monotonic()
+        assert "the hub cannot be reached, and the cache has no copy" in refused("hf:made-up/name:train")
+        assert time.monotonic() - start < 5
+        assert datasets.config.HF_HUB_OFFLINE is False
 
     def test_what_is_wrong_is_said(self, folder, tmp_path):
         assert "could not be loaded" in refused(f"hf:{folder}:nonesuch")

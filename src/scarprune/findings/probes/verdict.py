@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scarprune.stats.interval import Estimate
+from scarprune.stats.weighted import win_rate as rate
 
 CRITERION = (
     "The loss proxy is refuted on this model where, of two channels matched in activation power whose loss "
@@ -16,7 +17,11 @@ _FEWEST_PAIRS = 10
 
 
 def verdict(win_rate: Estimate, pairs: int, recall: Mapping[str, float] | None) -> dict[str, Any]:
-    """``refuted`` (None where the pairs are too few to say) and the ``reason``, in words."""
+    """``refuted`` (None where the pairs are too few to say) and the ``reason``, in words.
+
+    With few pairs the interval is wide, and the criterion, which is one-sided, refutes easily: the reason
+    says how many wins would have cleared it.
+    """
     if recall is not None and recall["loss_proxy"] < recall["activation_power"]:
         return {
             "refuted": True,
@@ -27,6 +32,11 @@ def verdict(win_rate: Estimate, pairs: int, recall: Mapping[str, float] | None) 
         return {"refuted": None, "reason": f"{pairs} pairs are too few; {_FEWEST_PAIRS} are needed"}
     shown = f"{win_rate.value:.0%} of {pairs} pairs (95% interval {win_rate.low:.0%} to {win_rate.high:.0%})"
     if win_rate.low <= 0.5:
-        return {"refuted": True, "reason": f"the larger loss proxy wins {shown}, which is not above one half"}
+        enough = next(wins for wins in range(pairs + 1) if (rate(wins, pairs).low or 0.0) > 0.5)
+        return {
+            "refuted": True,
+            "reason": f"the larger loss proxy wins {shown}, which is not above one half; of {pairs} pairs "
+            f"{enough} won would have cleared it",
+        }
     without = "" if recall is not None else "; recall was not measured (--exhaustive-sites)"
     return {"refuted": False, "reason": f"the larger loss proxy wins {shown}{without}"}

@@ -1,0 +1,239 @@
+"""Passes over blocks, forwards and backwards: the batch that fits, halved where it does not, resumable."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from scarprune.errors import ArgumentError, MemoryBudgetError, NumericsError, TextError
+from scarprune.models.context import vocabulary_size
+from scarprune.models.head import Head, find_head
+from scarprune.models.site import Site
+from scarprune.profile.accumulate import SumsPass
+from scarprune.profile.estimate import Memory, estimate_memory, expected_seconds
+from scarprune.profile.loss import block_uniforms, loss_gradient
+from scarprune.profile.state import Keeper, State
+from scarprune.profile.watch import watching
+from scarprune.runtime.memory import gib, is_out_of_memory, release_cached
+from scarprune.runtime.progress import duration, remark, track
+from scarprune.text.blocks import Blocks
+
+_HALF_PRECISION_SCALE = 4096.0  # keeps float16 gradients of 1e-6 out of the subnormal numbers
+
+
+class Observer(Protocol):
+    """What sees u and s of every site; a batch counts wholly once ``commit`` is called, not at all before."""
+
+    def begin(self, groups: np.ndarray, tokens: int) -> None:
+        """Forget what an unfinished batch left; expect blocks of ``tokens``, of these ``Run.groups``."""
+
+    def observe(self, index: int, u: torch.Tensor, s: torch.Tensor) -> None:
+        """See u and s of one site; s is multiplied by the scale of the run."""
+
+    def commit(self, scale: float = 1.0) -> None:
+        """Add the batch to the totals; ``scale`` is what the loss was multiplied by."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All totals."""
+
+    def pending_is_finite(self) -> bool:
+        """Whether the batch just seen holds numbers alone."""
+
+
+@dataclass
+class Run:
+    """A model, a text, and how far the run over it has come."""
+
+    model: nn.Module
+    head: Head
+    sites: Sequence[Site]
+    blocks: Blocks
+    groups: np.ndarray
+    device: torch.device
+    vocabulary: int
+    seed: int
+    may_halve: bool
+    keeper: Keeper
+    state: State
+
+    def walk(self, number: int, observer: Observer, kinds: Sequence[str], what: str = "") -> None:
+        """Take every block from ``state.next_block`` on through the model and ``observer``."""
+        observe_input = observer.observe_input if isinstance(observer, SumsPass) else None
+        tokens = self.blocks.lengths
+        done = int(tokens[: self.state.next_block].sum())
+        self.state.phase = number
+        with (
+            watching(self.model, self.sites, observer.observe, observe_input),
+            track(what or f"Pass {number}", int(tokens.sum()), done=done) as advance,
+        ):
+            while self.state.next_block < len(self.blocks):
+                rows = self._next_rows()
+                if not self._attempt(observer, kinds, rows):
+                    continue
+                observer.commit(self.state.scale)
+                self.state.next_block = int(rows[-1]) + 1
+                advance(int(tokens[rows].sum()))
+                if self.keeper.due():
+                    self._keep(number, observer)
+        _refuse_non_finite(observer.arrays())
+
+    def _next_rows(self) -> np.ndarray:
+        """The next blocks to take at once: up to ``batch`` neighbours of one length."""
+        start, lengths = self.state.next_block, self.blocks.lengths
+        stop = start + 1
+        while stop < len(lengths) and stop - start < self.state.batch and lengths[stop] == lengths[start]:
+            stop += 1
+        return np.arange(start, stop)
+
+    def _attempt(self, observer: Observer, kinds: Sequence[str], rows: np.ndarray) -> bool:
+        """Run one batch into the observer's pending sums; False where it must be tried again with less."""
+        try:
+            self._batch(observer, kinds, rows)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            failed = error.with_traceback(None)  # the frames of the failed batch hold its activations
+        else:
+            return self._scale_held(observer)
+        if not self.may_halve or self.state.batch == 1:
+            raise MemoryBudgetError(
+                f"A batch of {len(rows)} blocks of {self.blocks.lengths[rows[0]]} tokens does not fit.",
+                hint="Use --batch auto, shorter blocks (--length) or a smaller dtype.",
+            ) from failed
+        self.state.batch = max(1, self.state.batch // 2)
+        release_cached(self.device)
+        remark(f"Out of memory: going on with {self.state.batch} blocks at once.")
+        return False
+
+    def _batch(self, observer: Observer, kinds: Sequence[str], rows: np.ndarray) -> None:
+        length = int(self.blocks.lengths[rows[0]])
+        ids = torch.from_numpy(self.blocks.ids[rows, :length])
+        observer.begin(self.groups[rows], length)
+        draws = block_uniforms(self.seed, rows.tolist(), length - 1) if "model" in kinds else None
+        with torch.enable_grad():
+            hidden = self.head.hidden(ids)
+        result = loss_gradient(self.head, hidden, ids, kinds, draws, self.vocabulary, self.state.scale)
+        for kind in kinds:
+            if isinstance(observer, SumsPass):
+                observer.labels, observer.with_u = kind, kind == kinds[0]
+            torch.autograd.backward(hidden, result.gradient[kind], retain_graph=kind != kinds[-1])
+
+    def _scale_held(self, observer: Observer) -> bool:
+        """In float16, whether nothing overflowed; where it did, the scale shrinks for another try."""
+        if self.state.scale == 1.0 or observer.pending_is_finite():
+            return True
+        self.state.scale = max(1.0, self.state.scale / 16)
+        return False
+
+    def _keep(self, number: int, observer: Observer) -> None:
+        others = {key: a for key, a in self.state.arrays.items() if not key.startswith(f"{number}/")}
+        self.state.arrays = others | {f"{number}/{key}": a for key, a in observer.arrays().items()}
+        self.keeper.keep(self.state)
+
+
+@contextlib.contextmanager
+def prepared(model: nn.Module) -> Iterator[None]:
+    """Weights frozen, evaluation mode, no TF32, while the block runs; then as before."""
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    training, precision = model.training, torch.get_float32_matmul_precision()
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    model.eval()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        model.train(training)
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+
+
+def check(batch: int | str, blocks: Blocks) -> None:
+    """Refuse what no run can take.
+
+    Raises:
+        ArgumentError: ``batch`` is neither auto nor a positive number.
+        TextError: a block has nothing to predict.
+    """
+    if batch != "auto" and (not isinstance(batch, int) or batch < 1):
+        raise ArgumentError(f"batch must be auto or a positive number of blocks, not {batch!r}.")
+    if not len(blocks) or int(blocks.lengths.min()) < 2:
+        raise TextError("There is nothing to predict: a block needs at least two tokens.")
+
+
+def begin(
+    model: Any,
+    sites: Sequence[Site],
+    blocks: Blocks,
+    groups: np.ndarray,
+    state: State,
+    keeper: Keeper,
+    *,
+    batch: int | Literal["auto"],
+    totals: int,
+    work: float,
+    what: str,
+    seed: int = 0,
+    compiled: bool = False,
+) -> Run:
+    """A run at its start, or where an earlier one stopped, with its batch chosen and its cost said.
+
+    Args:
+        groups: int64 [blocks], what ``Observer.begin`` is told of each block.
+        totals: bytes that the observer keeps to the end.
+        work: tokens still to take forward and backward, over all passes.
+        what: what is done, for the remark.
+        compiled: whether the observer is, and so needs no temporaries of its own.
+    """
+    device, head, vocabulary = device_of(model), find_head(model), vocabulary_size(model)
+    memory = estimate_memory(model, head, sites, device, vocabulary, totals, compiled)
+    if not state.batch:
+        length = int(blocks.lengths.max())
+        state.batch = memory.largest_batch(length, len(blocks), device) if batch == "auto" else batch
+    _say_before(model, blocks, memory, state, device, work, what)
+    may_halve = batch == "auto"
+    return Run(model, head, sites, blocks, groups, device, vocabulary, seed, may_halve, keeper, state)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first weights are; the CPU where all are offloaded and so on no device."""
+    devices = (p.device for p in model.parameters() if p.device.type != "meta")
+    return next(devices, torch.device("cpu"))
+
+
+def first_scale(model: Any) -> float:
+    """What the loss is multiplied by at the start."""
+    return _HALF_PRECISION_SCALE if model.dtype == torch.float16 else 1.0
+
+
+def _say_before(
+    model: nn.Module,
+    blocks: Blocks,
+    memory: Memory,
+    state: State,
+    device: torch.device,
+    tokens_left: float,
+    what: str,
+) -> None:
+    tokens = int(blocks.lengths.sum())
+    what = f"{what} {len(blocks)} blocks, {tokens:,} tokens, {state.batch} blocks at once"
+    peak = gib(memory.peak(state.batch, int(blocks.lengths.max())))
+    if device.type == "cpu":
+        seconds = expected_seconds(model, tokens_left)
+        remark(f"{what}: about {duration(seconds)} and {peak} of memory on this CPU.")
+    else:
+        remark(f"{what}: about {peak} of memory on {device}.")
+
+
+def _refuse_non_finite(arrays: dict[str, np.ndarray]) -> None:
+    for key, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise NumericsError(
+                f"{key} is not finite: the loss or its gradient overflowed at this site.",
+                hint="Try --dtype bfloat16 or float32.",
+            )
