@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from scarprune.cut.compensate.job import Bounds
     from scarprune.cut.prune import prune_model
     from scarprune.cut.save import save_model
+    from scarprune.distill.heal import heal
     from scarprune.errors import (
         ArgumentError,
         ArtifactError,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from scarprune.evaluate.perplexity import perplexity
     from scarprune.findings.analyze import analyze
     from scarprune.findings.probes.validate import validate
-    from scarprune.distill.heal import heal
     from scarprune.models.family import register_family
     from scarprune.models.find import find_sites
     from scarprune.models.load import load_model

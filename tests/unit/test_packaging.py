@@ -23,6 +23,7 @@ PUBLIC = [
     "load_model",
     "read_blocks",
     "find_sites",
+    "heal",
     "profile_model",
     "load_profile",
     "score",
@@ -87,7 +88,9 @@ def test_every_dependency_is_pinned() -> None:
     pinned = _names(lines)
     extras = PROJECT["optional-dependencies"]
     needed = _names(PROJECT["dependencies"]) | _names(extras["dev"])
-    needed |= _names([each for extra in ("datasets", "gguf", "parquet", "zstd") for each in extras[extra]])
+    needed |= _names(
+        [each for extra in ("datasets", "gguf", "heal", "parquet", "zstd") for each in extras[extra]]
+    )
     assert needed - pinned == {"scarprune", "setuptools"}
     assert not pinned & {"pip", "setuptools"}
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from scarprune.errors import ArgumentError, TextError, UnsupportedModelError
 from scarprune.distill.lora import add_adapters, merge
 from scarprune.distill.reader import in_dtype
 from scarprune.distill.settings import Settings
 from scarprune.distill.state import Keeper
 from scarprune.distill.train import Healed, Training
 from scarprune.distill.weights import Weights
+from scarprune.errors import ArgumentError, TextError, UnsupportedModelError
 from scarprune.models.context import context_length, vocabulary_size
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.models.head import find_head

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from scarprune.errors import ArgumentError, MemoryBudgetError
 from scarprune.distill.budget import make_budget, rate_factor
 from scarprune.distill.judge import Judge
 from scarprune.distill.learner import Learner
@@ -17,6 +16,7 @@ from scarprune.distill.settings import Compile, Settings
 from scarprune.distill.state import Keeper, State
 from scarprune.distill.stream import Stream
 from scarprune.distill.weights import Weights
+from scarprune.errors import ArgumentError, MemoryBudgetError
 from scarprune.models.capture import plain_causal_masks
 from scarprune.models.head import Head
 from scarprune.profile.divergence import divergence_rows

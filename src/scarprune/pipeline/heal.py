@@ -13,11 +13,11 @@ from scarprune.cut.card import Quality, Training
 from scarprune.cut.dtypes import saved_dtypes
 from scarprune.cut.save import save_model
 from scarprune.cut.travel import HEAL, PLAN, refuse_overlap
-from scarprune.errors import UnsupportedModelError
-from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
 from scarprune.distill.heal import heal as train
 from scarprune.distill.settings import Settings
 from scarprune.distill.train import Healed
+from scarprune.errors import UnsupportedModelError
+from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.models.source import origin_of
 from scarprune.pipeline.inputs import Loading, Reading, judged

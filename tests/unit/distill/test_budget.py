@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from scarprune.errors import ArgumentError
 from scarprune.distill.budget import Budget, make_budget, rate_factor
+from scarprune.errors import ArgumentError
 
 
 def test_tokens_are_rounded_up_to_whole_steps() -> None:

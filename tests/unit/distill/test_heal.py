@@ -14,12 +14,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from scarprune.errors import ArgumentError, ArtifactError, NumericsError, TextError, UnsupportedModelError
 from scarprune.distill import lora
 from scarprune.distill.heal import heal
 from scarprune.distill.judge import Judge
 from scarprune.distill.learner import _distance
 from scarprune.distill.train import Training
+from scarprune.errors import ArgumentError, ArtifactError, NumericsError, TextError, UnsupportedModelError
 from scarprune.models.find import find_sites
 from support.healing import dense_and_cut, text
 from support.tiny_models import tiny_model, token_blocks

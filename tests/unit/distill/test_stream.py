@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from scarprune.errors import TextError
 from scarprune.distill.stream import Stream
+from scarprune.errors import TextError
 from scarprune.text.blocks import Blocks
 
 CPU = torch.device("cpu")
