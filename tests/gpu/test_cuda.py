@@ -1,5 +1,7 @@
 """What only a GPU can show: run on demand with ``pytest -m gpu``."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -7,7 +9,9 @@ import torch
 
 from scarprune.cut.prune import prune_model
 from scarprune.evaluate.masks import masked
-from scarprune.evaluate.perplexity import perplexity
+from scarprune.evaluate.perplexity import perplexity, token_nats
+from scarprune.findings.ablate import Ablator, Removal
+from scarprune.findings.halo_controls import measure_halo
 from scarprune.plan.plan import make_plan
 from scarprune.profile import passes as passes_module
 from scarprune.profile.run import profile_model
@@ -81,6 +85,42 @@ def test_out_of_memory_halves_the_batch(blocks, monkeypatch, capsys):
     halved = profile_model(model, blocks)
     assert "Out of memory: going on with 2 blocks at once" in capsys.readouterr().err
     compare(halved, whole, 1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_controls_of_the_halo_equal_those_of_the_cpu(dtype, blocks):
+    """Moments stay on the device; half precision keeps their size."""
+    profile = profile_model(tiny_model("llama"), blocks, rho=0.1)
+    on_cpu, on_gpu = (
+        measure_halo(model, profile, blocks, flips=50, random_cores=2).moments
+        for model in (tiny_model("llama"), tiny_model("llama").to(dtype).cuda())
+    )
+    rtol = 1e-3 if dtype == torch.float32 else 0.2
+    for site, jobs in on_cpu.crossed.items():
+        for job, other in zip(jobs, on_gpu.crossed[site], strict=True):
+            for variant, sums in job.items():
+                a, b = sums.second[0].sum(0), other[variant].second[0].sum(0)
+                np.testing.assert_allclose(b, a, rtol=rtol, atol=rtol * a.max())
+        np.testing.assert_allclose(on_gpu.top[site].total, on_cpu.top[site].total, rtol=rtol)
+
+
+def test_removals_in_a_growing_batch_equal_those_of_the_cpu(blocks):
+    removals = [Removal({"model.layers.0.mlp.down_proj": np.array([channel])}) for channel in (0, 3, 40)]
+    removals.append(Removal({f"model.layers.{layer}.mlp.down_proj": np.arange(20) for layer in (0, 1)}))
+    on_cpu, on_gpu = Ablator(tiny_model("llama"), blocks), Ablator(tiny_model("llama").cuda(), blocks)
+    assert on_gpu.grows
+    np.testing.assert_allclose(on_gpu.losses(removals), on_cpu.losses(removals), rtol=1e-5)
+
+
+def test_losses_of_a_large_vocabulary_are_exact():
+    """One kernel takes the losses on a GPU: against float64, on logits like those of a large model."""
+    torch.manual_seed(0)
+    logits, targets = 3 * torch.randn(1, 300, 128256), torch.randint(128256, (1, 300))
+    exact = torch.nn.functional.cross_entropy(logits[0].double(), targets[0], reduction="none")
+    head = SimpleNamespace(logits=lambda states: states)
+    found = token_nats(head, logits.cuda(), targets, 128256)[0].cpu().double()
+    assert float((found - exact).abs().max()) < 1e-5
+    assert abs(float((found - exact).mean())) < 1e-6
 
 
 def test_masked_equals_cut_on_the_gpu(blocks):
