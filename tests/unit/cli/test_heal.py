@@ -59,7 +59,7 @@ def test_heal_writes_a_checkpoint_of_the_same_size_that_is_closer_to_the_teacher
     assert not (tmp_path / "out.partial").exists()
 
     found = json.loads((tmp_path / "heal.json").read_text())
-    assert found["format"] == "scarprune.distill"
+    assert found["format"] == "scarprune.heal"
     assert found == json.loads((tmp_path / "out" / "scarprune-heal.json").read_text())
     assert found["held_out_nats_after"] < found["held_out_nats_before"]
     assert found["tokens"] == 6 * 4 * 32

@@ -211,6 +211,21 @@ def test_an_error_leaves_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> Non
     assert furthest(state(student), seen[1]) == 0
 
 
+def test_the_best_before_an_interruption_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen = judge_says(monkeypatch, [1.0, 0.5, 0.9, 0.8])
+    go_on = interrupt(monkeypatch, 2)
+    teacher, student = dense_and_cut()
+    settings = {**QUICK, "judgements": 3, "resume": tmp_path / "heal.state"}
+    with pytest.raises(KeyboardInterrupt):
+        heal(student, teacher, text(), **settings)
+    go_on()
+    teacher, student = dense_and_cut()
+    result = heal(student, teacher, text(), **settings)
+    assert [entry["held_out_nats"] for entry in result.history] == [0.5, 0.9, 0.8]
+    assert result.after == 0.5
+    assert furthest(state(student), seen[1]) == 0
+
+
 def test_a_model_in_bfloat16_is_judged_in_the_numbers_it_ends_with() -> None:
     teacher, student = dense_and_cut()
     student.bfloat16()
