@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from scarprune.findings.sign_flips import log_ratio
 from scarprune.profile.redundancy import correlations, redundancy
 from scarprune.profile.run import profile_model
 from scarprune.profile.sums import Profile
@@ -37,11 +36,14 @@ def of_epsilon(measured: PaperMeasured) -> dict[str, Any]:
         for name, m in measured.moments.items()
     }
     sites: list[dict[str, Any]] = []
+    pooled: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"with": [], "without": []}
     for site in profile.sites:
         name, members = site.name, cores[site.name]
         inside = halo(conn[name], members)
         rest = outside(np.concatenate([members, inside]), site.width)
         with_, without = measured.red[name].astype(np.float64), clean[name]
+        pooled["with"].append((with_[inside], with_[rest]))
+        pooled["without"].append((without[inside], without[rest]))
         m = measured.moments[name]
         variance = np.maximum(m.second / count - (m.first / count) ** 2, 0.0)
         others = np.concatenate([inside, rest])
@@ -67,17 +69,22 @@ def of_epsilon(measured: PaperMeasured) -> dict[str, Any]:
     keys = [key for key in sites[0] if key != "name"]
     return {
         "epsilon": EPSILON,
+        "pooled_ratio_with": _ratio(*(np.concatenate(parts) for parts in zip(*pooled["with"], strict=True))),
+        "pooled_ratio_without": _ratio(
+            *(np.concatenate(parts) for parts in zip(*pooled["without"], strict=True))
+        ),
         "sites": sites,
         "summary": {key: spread(entry[key] for entry in sites).as_json() for key in keys},
         "kept_at_half_jaccard": spread(same).as_json(),
     }
 
 
-def of_texts(model: Any, measured: PaperMeasured, ours: Profile) -> dict[str, Any]:
+def of_texts(model: Any, measured: PaperMeasured, ours: Profile | None) -> dict[str, Any]:
     """Section ``texts``: the core of the paper's lines beside that of other ways to read and to add up.
 
     ``mean_of_long`` leaves out lines below ``SHORT`` tokens; what it lacks of the whole is the loss proxy of
-    the short ones. ``packed`` is our profile of packed blocks.
+    the short ones. ``packed`` is our profile of packed blocks, where
+    there is one.
     """
     long = np.flatnonzero(measured.texts.lengths >= SHORT)
     short_targets = int((measured.texts.lengths - 1).sum() - (measured.texts.lengths[long] - 1).sum())
@@ -121,8 +128,10 @@ def of_texts(model: Any, measured: PaperMeasured, ours: Profile) -> dict[str, An
 
 
 def _ratio(inside: np.ndarray, rest: np.ndarray) -> float | None:
-    log = log_ratio(inside, rest)
-    return None if log is None else float(np.exp(log))
+    """Of means, as the paper's figure has it."""
+    if not len(inside) or not len(rest) or not rest.mean() > 0:
+        return None
+    return float(inside.mean() / rest.mean())
 
 
 def _held_by_short(

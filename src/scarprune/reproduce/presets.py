@@ -82,6 +82,7 @@ _LLAMA_8B = Published(
         "paper_ria": {0.5: 109.7},
         "paper_slimllm": {0.5: 178.2},
         "paper_act_l2": {0.5: 65.5},
+        "core_removed": {0.5: 811894.1},
     },
     read_off=("loss_proxy", "paper_wanda"),
     core_pruned={
@@ -106,7 +107,6 @@ _LLAMA_8B = Published(
         "Jaccard of core and activation outliers, median": 0.054,
         "rank correlation with activation power, median": 0.26,
         "redundancy of the halo over the rest": 2.0,
-        "core removed everywhere, perplexity at 50%": 811894.1,
     },
 )
 _LLAMA_70B = Published(

@@ -20,8 +20,9 @@ from scarprune.scores.halo import halo
 from scarprune.scores.score import Values, score
 from scarprune.text.blocks import Blocks
 
-# Of the registry: these formulas are the paper's own once the sums are.
-_FROM_SUMS = ("loss_proxy", "weight_norm", "random")
+# Of the registry: the paper's own formulas once the sums are its own; and two that show what its padding
+# changes (wanda) and what its other core would have been (activation_power).
+_FROM_SUMS = ("loss_proxy", "weight_norm", "random", "wanda", "activation_power")
 KEEP_CORE = ("loss_proxy", "scar_prot", "scar_conn")
 
 
