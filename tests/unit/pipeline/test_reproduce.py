@@ -10,6 +10,8 @@ from scarprune.pipeline.inputs import Loading
 from scarprune.pipeline.reproduce import run as run_module
 from scarprune.pipeline.reproduce.programme import STEPS, chosen_steps, programme
 from scarprune.pipeline.reproduce.run import reproduce
+from scarprune.report.figures import pruning
+from scarprune.report.sources import read_folder
 from support.tiny_models import tiny_model
 from support.tokenizers import byte_level
 
@@ -52,7 +54,9 @@ def asked(model, source, **other):
 @pytest.fixture(scope="module")
 def whole(tiny, source, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "whole"
-    return reproduce(asked(tiny, source), out), out
+    with pytest.MonkeyPatch.context() as patch:  # drawing the page takes longer than all else together
+        patch.setattr(run_module, "write_page", lambda folder, page, **options: page.write_text("page"))
+        return reproduce(asked(tiny, source), out), out
 
 
 def test_every_step_leaves_its_artifact_and_nothing_else(whole):
@@ -68,6 +72,15 @@ def test_every_step_leaves_its_artifact_and_nothing_else(whole):
     assert {"paper_wanda", "paper_sparsegpt", "paper_flap", "paper_llm_pruner", "paper_act_l2"} <= paper
     assert set(document["differences"]) == {"epsilon", "texts"}
     assert all(row["paper"] is None for row in document["table"])  # not a model of the paper
+
+
+def test_the_figure_of_the_report_draws_these_rows(whole):
+    document, out = whole
+    kept = read_folder(out)["reproduction"]
+    drawn = pruning.rows(kept)
+    assert len(drawn) == len(document["pruning"])
+    assert {row["protocol"] for row in drawn} == {"ours", "paper"}
+    assert all(row["excess_nats"] is not None and row["perplexity"] > 1 for row in drawn)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_numbers(whole, tiny, source, tmp_path, monkeypatch):

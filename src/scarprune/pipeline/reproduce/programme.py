@@ -161,7 +161,7 @@ _SMALL = (
         evaluation_blocks=12,
         probe_blocks=8,
         channels=40,
-        pairs=12,
+        pairs=40,
         flips=50,
         random_cores=5,
     ),
