@@ -1,6 +1,6 @@
 """One pass over text that keeps the moments of every channel's q with a few columns: those of a core."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,17 +9,12 @@ import torch
 
 from scarprune.models.context import context_length, vocabulary_size
 from scarprune.models.find import find_sites
-from scarprune.models.head import find_head
+from scarprune.models.site import Site
 from scarprune.profile.accumulate import wide
-from scarprune.profile.loss import loss_gradient
-from scarprune.profile.run import prepared
-from scarprune.profile.watch import watching
-from scarprune.runtime.progress import track
+from scarprune.profile.passes import begin, check, first_scale, prepared
+from scarprune.profile.state import Keeper, State
 from scarprune.text.blocks import Blocks
 from scarprune.text.fit import check_fits
-
-_HALF_PRECISION_SCALE = 4096.0
-_TOKENS_AT_ONCE = 2048
 
 
 @dataclass
@@ -40,52 +35,72 @@ def core_moments(
 ) -> dict[str, CoreMoments]:
     """Moments of q with data labels: site name -> sums with the channels ``columns`` [k] of that site.
 
-    4 m k bytes a site on the model's device while a batch is seen, 8 m k bytes on the CPU.
+    12 m k bytes a site on the model's device.
 
     Args:
         mean_loss: divide each block's loss by its targets, as the code of arXiv 2604.23475 does.
 
     Raises:
-        TextError: ids outside the vocabulary or blocks beyond the context.
+        TextError: ids outside the vocabulary, blocks beyond the context or of one token.
+        NumericsError: a q is not finite.
+        MemoryBudgetError: not even one block fits.
     """
-    vocabulary = vocabulary_size(model)
-    check_fits(blocks, vocabulary, context_length(model.config))
-    sites, head = find_sites(model), find_head(model)
-    scale = _HALF_PRECISION_SCALE if model.dtype == torch.float16 else 1.0
-    found: dict[str, CoreMoments] = {}
-    divisor = scale
+    check("auto", blocks)
+    check_fits(blocks, vocabulary_size(model), context_length(model.config))
+    sites = find_sites(model)
+    moments = _MomentsPass(sites, columns)
+    with prepared(model):
+        run = begin(
+            model,
+            sites,
+            blocks,
+            np.zeros(len(blocks), dtype=np.int64),
+            State({}, scale=first_scale(model)),
+            Keeper(None),
+            batch="auto",
+            totals=12 * sum(site.width * (2 + len(columns[site.name])) for site in sites),
+            work=float(blocks.lengths.sum()),
+            what="Redundancy with the core:",
+            mean_loss=mean_loss,
+        )
+        run.walk(1, moments, ("data",), "Redundancy")
+    return {
+        name: CoreMoments(array[:, 0], array[:, 1], array[:, 2:]) for name, array in moments.arrays().items()
+    }
 
-    def observe(index: int, u: torch.Tensor, s: torch.Tensor) -> None:
-        name = sites[index].name
-        q = (wide(u) * (wide(s) / divisor)).flatten(0, -2)
-        inside = q.index_select(1, torch.from_numpy(columns[name]).to(q.device))
-        parts = (q.sum(0), q.square().sum(0), q.T @ inside)
-        first, second, cross = (part.cpu().numpy().astype(np.float64) for part in parts)
-        known = found.get(name)
-        if known is None:
-            found[name] = CoreMoments(first, second, cross)
-            return
-        known.first += first
-        known.second += second
-        known.cross += cross
 
-    with (
-        prepared(model),
-        watching(model, sites, observe),
-        track("Redundancy", int(blocks.lengths.sum())) as advance,
-    ):
-        start = 0
-        while start < len(blocks):
-            length = int(blocks.lengths[start])
-            most = min(len(blocks), start + max(1, _TOKENS_AT_ONCE // length))
-            alike = blocks.lengths[start:most] == length
-            stop = start + (len(alike) if alike.all() else int(alike.argmin()))
-            divisor = scale * (length - 1 if mean_loss else 1)
-            ids = torch.from_numpy(blocks.ids[start:stop, :length])
-            with torch.enable_grad():
-                hidden = head.hidden(ids)
-            result = loss_gradient(head, hidden, ids, ("data",), None, vocabulary, scale)
-            torch.autograd.backward(hidden, result.gradient["data"])
-            advance((stop - start) * length)
-            start = stop
-    return {site.name: found[site.name] for site in sites}
+class _MomentsPass:
+    """Running sums of q, q^2 and q q_s, [m, 2 + k] by site."""
+
+    def __init__(self, sites: Sequence[Site], columns: Mapping[str, np.ndarray]) -> None:
+        self.sites = sites
+        self._columns = {name: torch.from_numpy(channels) for name, channels in columns.items()}
+        self._pending: dict[int, torch.Tensor] = {}
+        self._totals: dict[int, torch.Tensor] = {}
+
+    def begin(self, groups: np.ndarray, tokens: int) -> None:
+        """Forget what an unfinished batch left."""
+        self._pending.clear()
+
+    def observe(self, index: int, u: torch.Tensor, s: torch.Tensor) -> None:
+        """See the u and s of one site, [..., m]."""
+        q = (wide(u) * wide(s)).flatten(0, -2)
+        inside = q.index_select(1, self._columns[self.sites[index].name].to(q.device))
+        self._pending[index] = torch.column_stack([q.sum(0), q.square().sum(0), q.T @ inside])
+
+    def commit(self, scale: float = 1.0) -> None:
+        """Add the batch to the totals; ``scale`` is what the loss was multiplied by."""
+        for index, pending in self._pending.items():
+            batch = (pending.cpu() if pending.device.type == "mps" else pending).double() / scale
+            batch[:, 1:] /= scale
+            known = self._totals.get(index)
+            self._totals[index] = batch if known is None else known.to(batch.device).add_(batch)
+        self._pending.clear()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All totals, float64 [m, 2 + k] by site, in layer order."""
+        return {self.sites[index].name: total.cpu().numpy() for index, total in sorted(self._totals.items())}
+
+    def pending_is_finite(self) -> bool:
+        """Whether the batch just seen holds numbers alone."""
+        return all(bool(torch.isfinite(sums).all()) for sums in self._pending.values())

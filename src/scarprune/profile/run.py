@@ -38,7 +38,7 @@ class _Wanted:
     redundancy: bool
     rho: float
     seed: int
-    mean_loss: bool
+    mean_loss: bool = False
 
     def tokens_left(self, state: State, lengths: np.ndarray) -> float:
         """Tokens still to take forward and backward, over both passes; a second backward is half of one."""

@@ -7,11 +7,11 @@ from typing import Any
 from scarprune.artifacts import read_tensors, write_json, write_tensors
 from scarprune.findings.concentration import concentration
 from scarprune.findings.explanations import explanations
+from scarprune.paper.differences import of_epsilon, of_texts
+from scarprune.paper.protocol import KEEP_CORE, measure_as_published
+from scarprune.paper.pruning import Ranking, without_core
 from scarprune.pipeline.reproduce.programme import Programme
 from scarprune.profile.sums import Profile, load_profile
-from scarprune.reproduce.differences import of_epsilon, of_texts
-from scarprune.reproduce.protocol import KEEP_CORE, measure_as_published
-from scarprune.reproduce.pruning import Ranking, without_core
 from scarprune.runtime.provenance import provenance
 
 PROFILE, SCORES, PAPER = "paper-profile.safetensors", "paper-scores.safetensors", "paper.json"

@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from scarprune.errors import ArgumentError
+from scarprune.paper.presets import WIKITEXT, Preset, find_preset
+from scarprune.paper.texts import PaperReading
 from scarprune.pipeline.inputs import Reading, judged
-from scarprune.reproduce.presets import WIKITEXT, Preset, find_preset
-from scarprune.reproduce.texts import PaperReading
 from scarprune.runtime.progress import remark
 from scarprune.text.protocol import Protocol
 

@@ -7,11 +7,11 @@ from typing import Any
 from scarprune.models.context import vocabulary_size
 from scarprune.models.find import find_sites
 from scarprune.models.head import find_head
+from scarprune.paper.cost import Work, of_shape
+from scarprune.paper.texts import paper_blocks
 from scarprune.pipeline.inputs import Loading
 from scarprune.pipeline.reproduce.programme import Programme
 from scarprune.profile.estimate import estimate_memory, expected_seconds, matmul_parameters
-from scarprune.reproduce.cost import Work, of_shape
-from scarprune.reproduce.texts import paper_blocks
 from scarprune.runtime.provenance import provenance
 from scarprune.scores.score import scores
 

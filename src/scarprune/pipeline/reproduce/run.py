@@ -14,21 +14,21 @@ from scarprune.findings.analyze import analyze
 from scarprune.findings.probes.validate import validate
 from scarprune.findings.probes.verdict import CRITERION
 from scarprune.models.fingerprint import fingerprint_model
+from scarprune.paper.claims import claims
+from scarprune.paper.pruning import ProtocolName, Ranking, our_rankings, prune_and_judge
+from scarprune.paper.table import table
+from scarprune.paper.texts import paper_blocks
 from scarprune.pipeline.analyze import CORE_TABLE, FINDINGS, write_core_table
 from scarprune.pipeline.inputs import Loading, Measuring
 from scarprune.pipeline.parts import keeper
 from scarprune.pipeline.reproduce import paper
 from scarprune.pipeline.reproduce.ledger import Ledger
-from scarprune.pipeline.reproduce.programme import STEPS, Programme
+from scarprune.pipeline.reproduce.programme import STEPS, Programme, programme
 from scarprune.pipeline.stages import describe, measure
 from scarprune.pipeline.texts import say_overlap
 from scarprune.pipeline.validate import VALIDATION
 from scarprune.profile.sums import Profile, load_profile
 from scarprune.report.page import write_page
-from scarprune.reproduce.claims import claims
-from scarprune.reproduce.pruning import ProtocolName, Ranking, our_rankings, prune_and_judge
-from scarprune.reproduce.table import table
-from scarprune.reproduce.texts import paper_blocks
 from scarprune.runtime.progress import remark
 from scarprune.runtime.provenance import provenance
 from scarprune.text.blocks import Blocks
@@ -39,28 +39,36 @@ _NEEDS = {"findings": "profile", "probes": "profile", "pruning": "profile", "pap
 
 
 def reproduce(
-    programme: Programme,
-    out: Path,
+    what: str | Programme,
+    out: str | Path,
     *,
     loading: Loading = Loading(),
     steps: Sequence[str] = STEPS,
     resume: bool = False,
     overwrite: bool = False,
+    **options: Any,
 ) -> dict[str, Any]:
     """Run ``steps`` of the programme; their artifacts and ``reproduction.json`` become the folder ``out``.
 
     It grows in ``OUT.partial``; a finished step is not done again with ``resume``. The model is loaded once,
     and only where a step needs it.
 
+    Args:
+        what: a preset (``demo``, ``llama-3.1-8b`` ...), a model, or the whole programme.
+        out: the folder to write.
+        steps: some of ``STEPS``, in that order.
+        options: of ``programme``, where ``what`` is a name: ``text``, ``evaluation``, ``blocks`` ...
+
     Raises:
         ArtifactError: ``out`` is there already, or with ``resume`` of another model or other options.
         ArgumentError: a step without what it builds on.
     """
-    ledger = Ledger(out, programme.as_json(), resume=resume, overwrite=overwrite)
+    made = programme(what, dtype=loading.dtype, **options) if isinstance(what, str) else what
+    ledger = Ledger(Path(out), made.as_json(), resume=resume, overwrite=overwrite)
     for step in steps:
         if (needed := _NEEDS.get(step)) and needed not in steps and not ledger.done(needed):
             raise ArgumentError(f"The step {step} needs the step {needed}.", hint=f"Add {needed} to --steps.")
-    work = _Work(programme, ledger, loading)
+    work = _Work(made, ledger, loading)
     for step in STEPS[:-1]:
         if step in steps:
             ledger.run(step, getattr(work, step.replace("-", "_")))

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from scarprune.paper.protocol import PaperMeasured, scar_scores
+from scarprune.paper.pruning import Ranking, plan_of
+from scarprune.paper.redundancy import EPSILON
 from scarprune.profile.redundancy import correlations, redundancy
 from scarprune.profile.run import profile_model
 from scarprune.profile.sums import Profile
-from scarprune.reproduce.protocol import PaperMeasured, scar_scores
-from scarprune.reproduce.pruning import Ranking, plan_of
-from scarprune.reproduce.redundancy import EPSILON
 from scarprune.scores.core import core, profile_core
 from scarprune.scores.halo import halo
 from scarprune.stats.concentration import share

@@ -7,10 +7,9 @@ import pytest
 
 from scarprune.errors import ArgumentError
 from scarprune.evaluate.perplexity import perplexity
-from scarprune.profile.run import profile_model
-from scarprune.reproduce.claims import claims
-from scarprune.reproduce.presets import PRESETS, Published, find_preset
-from scarprune.reproduce.pruning import (
+from scarprune.paper.claims import claims
+from scarprune.paper.presets import PRESETS, Published, find_preset
+from scarprune.paper.pruning import (
     Ranking,
     core_pruned,
     difference,
@@ -19,7 +18,8 @@ from scarprune.reproduce.pruning import (
     prune_and_judge,
     without_core,
 )
-from scarprune.reproduce.table import table
+from scarprune.paper.table import table
+from scarprune.profile.run import profile_model
 from scarprune.text.blocks import Blocks
 from support.profiles import synthetic_profile
 from support.tiny_models import tiny_model, token_blocks

@@ -9,12 +9,12 @@ import numpy as np
 from scarprune.errors import TextError
 from scarprune.findings.core_moments import CoreMoments, core_moments
 from scarprune.models.find import find_sites
+from scarprune.paper.baselines import paper_baselines
+from scarprune.paper.padded import mean_outputs, pad, see
+from scarprune.paper.redundancy import published_protection, published_redundancy
+from scarprune.paper.texts import PaperReading, paper_texts
 from scarprune.profile.run import profile_model
 from scarprune.profile.sums import Profile
-from scarprune.reproduce.baselines import paper_baselines
-from scarprune.reproduce.padded import mean_outputs, pad, see
-from scarprune.reproduce.redundancy import published_protection, published_redundancy
-from scarprune.reproduce.texts import PaperReading, paper_texts
 from scarprune.scores.core import profile_core
 from scarprune.scores.halo import halo
 from scarprune.scores.score import Values, score

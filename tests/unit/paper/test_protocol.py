@@ -6,12 +6,12 @@ import pytest
 from scarprune.errors import ArtifactError
 from scarprune.findings.core_moments import core_moments
 from scarprune.models.find import find_sites
+from scarprune.paper.differences import of_epsilon, of_texts
+from scarprune.paper.protocol import measure_as_published
+from scarprune.paper.redundancy import published_protection, published_redundancy
+from scarprune.paper.texts import PaperReading, paper_texts
 from scarprune.profile.run import profile_model
 from scarprune.profile.sums import Profile
-from scarprune.reproduce.differences import of_epsilon, of_texts
-from scarprune.reproduce.protocol import measure_as_published
-from scarprune.reproduce.redundancy import published_protection, published_redundancy
-from scarprune.reproduce.texts import PaperReading, paper_texts
 from support.brute_force import u_and_s
 from support.tiny_models import tiny_model
 from support.tokenizers import byte_level

@@ -11,7 +11,7 @@ from torch import nn
 
 from scarprune.models.site import Site
 from scarprune.models.weights import matrix
-from scarprune.reproduce.padded import Output, Padded, Seen
+from scarprune.paper.padded import Output, Padded, Seen
 from scarprune.scores.score import Values
 
 _FLAP_EPSILON = 1e-6

@@ -3,7 +3,7 @@
 import pytest
 
 from scarprune.errors import TextError
-from scarprune.reproduce.texts import PaperReading, paper_blocks, paper_texts
+from scarprune.paper.texts import PaperReading, paper_blocks, paper_texts
 from support.tiny_models import tiny_model
 from support.tokenizers import byte_level, marked_words
 

@@ -6,8 +6,8 @@ import torch
 
 from scarprune.errors import TextError
 from scarprune.models.find import find_sites
-from scarprune.reproduce.baselines import paper_baselines
-from scarprune.reproduce.padded import mean_outputs, pad, see
+from scarprune.paper.baselines import paper_baselines
+from scarprune.paper.padded import mean_outputs, pad, see
 from scarprune.text.blocks import Blocks
 from support.tiny_models import tiny_model
 

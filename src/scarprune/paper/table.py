@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scarprune.reproduce.presets import Published
+from scarprune.paper.presets import Published
 
 # What stands in our protocol for a baseline that the paper's code computes otherwise.
 COUNTERPARTS = {

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scarprune.reproduce.pruning import difference
+from scarprune.paper.pruning import difference
 
 Document = Mapping[str, Any]
 Row = Mapping[str, Any]
