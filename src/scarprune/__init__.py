@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from scarprune.models.find import find_sites
     from scarprune.models.load import load_model
     from scarprune.models.site import Site
+    from scarprune.pipeline.reproduce.run import reproduce
     from scarprune.plan.plan import Plan, load_plan, make_plan
     from scarprune.profile.run import profile_model
     from scarprune.profile.sums import Profile, load_profile
@@ -50,6 +51,7 @@ _HOMES = {
     "Profile": "profile.sums",
     "analyze": "findings.analyze",
     "validate": "findings.probes.validate",
+    "reproduce": "pipeline.reproduce.run",
     "score": "scores.score",
     "register_score": "scores.score",
     "core": "scores.core",
@@ -102,6 +104,7 @@ __all__ = [
     "read_blocks",
     "register_family",
     "register_score",
+    "reproduce",
     "save_model",
     "score",
     "validate",

@@ -20,6 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PUBLIC = [
     "analyze",
     "validate",
+    "reproduce",
     "load_model",
     "read_blocks",
     "find_sites",

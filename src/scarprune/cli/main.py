@@ -25,6 +25,7 @@ COMMANDS = (
     "analyze",
     "validate",
     "trajectory",
+    "reproduce",
     "report",
     "families",
     "scores",

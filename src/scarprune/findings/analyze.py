@@ -98,6 +98,9 @@ def _with_model(
 ) -> dict[str, Any]:
     from scarprune.findings.halo_controls import measure_halo  # these need torch
     from scarprune.findings.odd_tokens import odd_tokens
+    from scarprune.findings.read_side import read_side
+    from scarprune.findings.sensitivity_of_core import sensitivity_of_core
+    from scarprune.models.find import find_sites
     from scarprune.models.fingerprint import fingerprint_model
 
     if (fingerprint := fingerprint_model(model)) != profile.fingerprint:
@@ -109,6 +112,10 @@ def _with_model(
     measured = measure_halo(
         model, profile, blocks, seed=seed, flips=flips, random_cores=random_cores, batch=batch, resume=resume
     )
+    sites = find_sites(model)
+    measured.halo["read_side"] = read_side(model, sites, profile, seed=seed)
+    if measured.halo["sensitivity"]:
+        measured.halo["sensitivity"] += sensitivity_of_core(model, sites, profile, blocks)
     return {"halo": measured.halo, "odd_tokens": odd_tokens(profile, measured, tokenizer)}
 
 

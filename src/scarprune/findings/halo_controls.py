@@ -105,10 +105,8 @@ def measure_halo(
     jobs: dict[str, Sequence[Job]] = {s.name: plans[s.name].jobs if s.name in plans else [] for s in sites}
     moments = gather(model, blocks, jobs, core, rms, batch, resume)
     found["write_support"] = write_support(model, sites, core, q2, seed=seed)
-    found["read_side"], found["sensitivity"] = None, sensitivity(profile)
+    found["sensitivity"] = sensitivity(profile)
     missing = found.setdefault("missing", {})
-    missing["read_side"] = "not measured by this version"
-    missing["sensitivity_rho_support"] = "other rho and support sizes are not measured by this version"
     found["controls"] = _controls(plans, moments, flips, seed) if plans else None
     if not enough:
         missing["controls"] = f"needs {FEWEST_UNITS} blocks of text or more, not {len(blocks)}"

@@ -17,6 +17,7 @@ def statements(findings: Findings) -> list[dict[str, str]]:
         ("activation", _activation),
         ("stability", _stability),
         ("halo", _halo),
+        ("read side", _read_side),
         ("tokens", _tokens),
         ("agreement", _agreement),
     )
@@ -72,6 +73,18 @@ def _halo(findings: Findings) -> Iterator[str]:
         if isinstance(control, Mapping) and control.get("statement"):
             text = str(control["statement"])
             yield text[0].upper() + text[1:].rstrip(".") + "."
+
+
+def _read_side(findings: Findings) -> Iterator[str]:
+    found = (findings.get("halo") or {}).get("read_side")
+    if not found or found["summary"]["lp_share_of_read_halo"]["median"] is None:
+        return
+    held, random = (found["summary"][key]["median"] for key in ("lp_share_of_read_halo", "random_median"))
+    yield (
+        f"The {_percent(found['share'])} of a network's channels that read most where the core before them "
+        f"writes hold {_percent(held)} of its loss proxy"
+        + ("." if random is None else f"; where random cores write, {_percent(random)} (medians).")
+    )
 
 
 def _tokens(findings: Findings) -> Iterator[str]:

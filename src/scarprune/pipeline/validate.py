@@ -1,16 +1,14 @@
 """From a model, its profile and another text to a file of probes: what ``validate`` does."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scarprune.artifacts import partial_path, read_json, refuse_existing, write_json
-from scarprune.errors import ArtifactError
+from scarprune.artifacts import partial_path, refuse_existing, write_json
 from scarprune.findings.probes.validate import validate as probe
 from scarprune.findings.probes.verdict import CRITERION
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.pipeline.inputs import Loading, Reading, judged
+from scarprune.pipeline.parts import keeper
 from scarprune.pipeline.texts import as_read, read_again, say_overlap
 from scarprune.profile.sums import load_profile
 from scarprune.runtime.progress import remark
@@ -61,30 +59,9 @@ def validate(
         pairs_wanted=pairs,
         exhaustive_sites=exhaustive_sites,
         seed=reading.seed,
-        keep=None if path is None else _keeper(partial_path(path), identity, resume),
+        keep=None if path is None else keeper(partial_path(path), "validation-parts", identity, resume),
     )
     if path is not None:
         write_json(path, "validation", found, overwrite=overwrite)
         partial_path(path).unlink(missing_ok=True)
     return found
-
-
-def _keeper(path: Path, identity: dict[str, Any], resume: bool) -> Callable[[str, Callable[[], Any]], Any]:
-    """Parts by name, in ``path`` as soon as each is made."""
-    parts: dict[str, Any] = {}
-    if path.exists() and resume:
-        kept = read_json(path, "validation-parts")
-        if json.loads(json.dumps(identity)) != kept.get("identity"):
-            raise ArtifactError(
-                f"{path} was left by a run with other options, text or weights.",
-                hint="Remove it, or run without --resume.",
-            )
-        parts = kept["parts"]
-
-    def keep(name: str, make: Callable[[], Any]) -> Any:
-        if name not in parts:
-            parts[name] = make()
-            write_json(path, "validation-parts", {"identity": identity, "parts": parts}, overwrite=True)
-        return parts[name]
-
-    return keep

@@ -20,7 +20,9 @@ _SHARE_OF_FREE = 0.85
 # A CPU's allocator holds freed blocks between those in use: 1.9 to 2.2 times what is saved, measured on
 # four Llama shapes of 7M to 60M parameters (benchmarks/memory.py).
 _HELD_PER_SAVED = {"cpu": 2.0}
-_CPU_EFFICIENCY = 0.6  # of a plain matrix product's rate: measured on models of 7M to 135M parameters
+# Of a plain matrix product's rate: on a CPU measured on models of 7M to 135M parameters, on a GPU on
+# Llama-3.1-8B's shape (docs/results.md, Speed); small models keep a GPU less busy.
+_EFFICIENCY = {"cpu": 0.6, "cuda": 0.45}
 
 
 @dataclass(frozen=True)
@@ -113,20 +115,23 @@ def matmul_parameters(model: nn.Module) -> int:
 
 
 def expected_seconds(model: nn.Module, tokens: float) -> float:
-    """Rough time on a CPU to take ``tokens`` forward and backward, at this machine's own rate.
+    """Rough time to take ``tokens`` forward and backward, at the rate of the model's own device.
 
     4 operations per weight and token; a forward pass alone is half of that.
     """
+    weight = next(model.parameters())
     operations = 4.0 * matmul_parameters(model) * tokens
-    return operations / (_CPU_EFFICIENCY * _matmul_rate(next(model.parameters()).dtype))
+    efficiency = _EFFICIENCY.get(weight.device.type, _EFFICIENCY["cuda"])
+    return operations / (efficiency * _matmul_rate(weight.dtype, weight.device))
 
 
-def _matmul_rate(dtype: torch.dtype) -> float:
-    """Operations per second of a product of the size that a small model's layers have."""
-    a, b = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 1024, dtype=dtype)
+def _matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Operations per second of a product: on a CPU of the size that a small model's layers have."""
+    m, k, n = (1024, 512, 1024) if device.type == "cpu" else (8192, 8192, 8192)
+    a, b = torch.ones(m, k, dtype=dtype, device=device), torch.ones(k, n, dtype=dtype, device=device)
     best = float("inf")
     for _ in range(4):
         began = time.perf_counter()
-        a @ b
+        (a @ b)[0, 0].item()  # waits for the device
         best = min(best, time.perf_counter() - began)
-    return 2.0 * 1024 * 512 * 1024 / best
+    return 2.0 * m * k * n / best

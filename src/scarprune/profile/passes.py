@@ -59,6 +59,7 @@ class Run:
     may_halve: bool
     keeper: Keeper
     state: State
+    mean_loss: bool = False
 
     def walk(self, number: int, observer: Observer, kinds: Sequence[str], what: str = "") -> None:
         """Take every block from ``state.next_block`` on through the model and ``observer``."""
@@ -74,7 +75,8 @@ class Run:
                 rows = self._next_rows()
                 if not self._attempt(observer, kinds, rows):
                     continue
-                observer.commit(self.state.scale)
+                # A mean for a sum is what dividing the loss by the targets of these blocks gives.
+                observer.commit(self.state.scale * (int(tokens[rows[0]]) - 1 if self.mean_loss else 1))
                 self.state.next_block = int(rows[-1]) + 1
                 advance(int(tokens[rows].sum()))
                 if self.keeper.due():
@@ -180,6 +182,7 @@ def begin(
     what: str,
     seed: int = 0,
     compiled: bool = False,
+    mean_loss: bool = False,
 ) -> Run:
     """A run at its start, or where an earlier one stopped, with its batch chosen and its cost said.
 
@@ -189,6 +192,7 @@ def begin(
         work: tokens still to take forward and backward, over all passes.
         what: what is done, for the remark.
         compiled: whether the observer is, and so needs no temporaries of its own.
+        mean_loss: whether each block's loss is divided by its targets.
     """
     device, head, vocabulary = device_of(model), find_head(model), vocabulary_size(model)
     memory = estimate_memory(model, head, sites, device, vocabulary, totals, compiled)
@@ -197,7 +201,9 @@ def begin(
         state.batch = memory.largest_batch(length, len(blocks), device) if batch == "auto" else batch
     _say_before(model, blocks, memory, state, device, work, what)
     may_halve = batch == "auto"
-    return Run(model, head, sites, blocks, groups, device, vocabulary, seed, may_halve, keeper, state)
+    return Run(
+        model, head, sites, blocks, groups, device, vocabulary, seed, may_halve, keeper, state, mean_loss
+    )
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -38,6 +38,7 @@ class _Wanted:
     redundancy: bool
     rho: float
     seed: int
+    mean_loss: bool = False
 
     def tokens_left(self, state: State, lengths: np.ndarray) -> float:
         """Tokens still to take forward and backward, over both passes; a second backward is half of one."""
@@ -58,6 +59,7 @@ def profile_model(
     rho: float = 0.01,
     seed: int = 0,
     compiled: bool | Literal["auto"] = "auto",
+    mean_loss: bool = False,
 ) -> Profile:
     """Measure every feed-forward channel of ``model`` on ``blocks`` (``method`` 1, 4, 5).
 
@@ -71,6 +73,8 @@ def profile_model(
         rho: share of a site's channels that make its core.
         seed: of the sampled labels.
         compiled: whether torch.compile fuses the sums (a GPU's gain; ``auto`` where the text is long enough).
+        mean_loss: divide each block's loss by its targets, as arXiv 2604.23475's code does; for its protocol
+            alone (``method`` 11), since short blocks then outweigh long ones.
 
     Raises:
         UnsupportedModelError: no feed-forward network is recognised.
@@ -79,7 +83,7 @@ def profile_model(
         MemoryBudgetError: not even one block fits.
     """
     kinds = _check_arguments(batch, labels, rho, blocks)
-    wanted = _Wanted(kinds, redundancy, rho, seed)
+    wanted = _Wanted(kinds, redundancy, rho, seed, mean_loss)
     sites = find_sites(model)
     check_fits(blocks, vocabulary_size(model), context_length(model.config))
     keeper = Keeper(None if resume is None else Path(resume))
@@ -106,6 +110,7 @@ def _begin(
         "rho": wanted.rho,
         "seed": wanted.seed,
         "redundancy": wanted.redundancy,
+        "mean_loss": wanted.mean_loss,
         "dtype": str(model.dtype),
     }
     state = keeper.load(identity) or State(identity, scale=first_scale(model))
@@ -123,6 +128,7 @@ def _begin(
         what="Profiling",
         seed=wanted.seed,
         compiled=fused,
+        mean_loss=wanted.mean_loss,
     )
     return run, fused
 
@@ -147,7 +153,12 @@ def _measure(run: Run, fused: bool, wanted: _Wanted) -> Profile:
         second.restore(run.state.of_pass(2))
         run.walk(2, second, kinds[:1])
         cross = second.arrays()
-    return assemble(run.model, run.sites, run.blocks, run.groups, totals, core, cross, kinds, rho, run.seed)
+    profile = assemble(
+        run.model, run.sites, run.blocks, run.groups, totals, core, cross, kinds, rho, run.seed
+    )
+    if wanted.mean_loss:
+        profile.header["loss"] = "mean"
+    return profile
 
 
 def _core_size(site: Site, rho: float) -> int:

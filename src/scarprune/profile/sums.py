@@ -45,7 +45,8 @@ class Profile:
         sites: in layer order.
         header: the JSON of the file: ``provenance``, ``fingerprint`` (weights), ``text`` (list of what
             was read), ``labels``, ``counts`` (``targets`` and ``positions`` per band, ``blocks``),
-            ``groups`` (targets per group of blocks), ``rho`` (the core that pass 2 and Conn belong to).
+            ``groups`` (targets per group of blocks), ``rho`` (the core that pass 2 and Conn belong to),
+            ``loss`` (``mean`` where each block's loss was a mean; else absent: it was a sum).
         tensors: ``{site}/{name}``; with model labels ``{site}/model/{name}``; pass 2 ``{site}/red/...``.
     """
 
@@ -158,6 +159,8 @@ class Profile:
             raise ArtifactError(
                 f"Profiles with different labels cannot be added: {self.labels} and {other.labels}."
             )
+        if self.header.get("loss") != other.header.get("loss"):
+            raise ArtifactError("Profiles of summed and of mean losses cannot be added.")
         header = dict(self.header)
         header["counts"] = {
             "targets": _add_lists(self.header["counts"]["targets"], other.header["counts"]["targets"]),

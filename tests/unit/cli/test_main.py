@@ -20,7 +20,16 @@ def test_help_names_every_command_and_no_other(scarprune: Run) -> None:
         line.split()[0] for line in result.out.split("Commands:\n")[1].splitlines() if line.startswith("  ")
     ]
     working = ["demo", "prune", "profile", "plan", "cut", "heal", "eval"]
-    assert listed == [*working, "analyze", "validate", "trajectory", "report", "families", "scores"]
+    assert listed == [
+        *working,
+        "analyze",
+        "validate",
+        "trajectory",
+        "reproduce",
+        "report",
+        "families",
+        "scores",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The paper's whole programme for one model: what ``scarprune reproduce`` does."""
