@@ -3,8 +3,8 @@
     python benchmarks/compensate.py [demo | FOLDER | SHAPE] [--compensate ls refit] [--blocks 512]
 
 SHAPE is hidden:intermediate:layers:vocabulary of a random Llama, bfloat16 on a GPU, float32 on a CPU; that of
-Llama-3.1-8B, but for its fewer key-value heads, is 4096:14336:32:128256. Channels are chosen at random: neither
-time nor memory depends on which.
+Llama-3.1-8B, but for its fewer key-value heads, is 4096:14336:32:128256. Channels are chosen at random: time
+and memory do not depend on which.
 """
 
 import argparse

@@ -36,6 +36,7 @@ PUBLIC = [
     "register_family",
     "register_score",
     "Blocks",
+    "Bounds",
     "Site",
     "Profile",
     "Plan",
