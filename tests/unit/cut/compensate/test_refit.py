@@ -1,6 +1,7 @@
 """Training a layer at a time: it helps, it never leaves a model worse, and it keeps to its bounds."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from scarprune.cut.compensate.apply import Making, put
 from scarprune.cut.compensate.compensation import Fitted, find_compensation
 from scarprune.cut.compensate.job import Bounds, Job, hold_out
 from scarprune.cut.compensate.kinds.refit import fit
-from scarprune.cut.compensate.train import Pace, pace_of
+from scarprune.cut.compensate.train import Pace, pace_of, train
 from scarprune.cut.prune import prune_model
 from scarprune.errors import ArgumentError, MemoryBudgetError, TextError
 from scarprune.models.fingerprint import fingerprint_model
@@ -41,34 +42,49 @@ def test_each_layer_comes_nearer_to_the_dense_hidden_states(job: Job) -> None:
         assert found.facts["kept"] == "refit"
 
 
-def test_the_error_is_that_of_the_cut_models_own_hidden_states(job: Job) -> None:
-    sites = list(fit(job, rate=0.02))
-    dense, cut = job.model, tiny_model("llama")
-    energy: dict[str, float] = {}
+@torch.no_grad()
+def outputs(model: Any, names: list[str], text: Blocks) -> dict[str, torch.Tensor]:
+    """What the modules ``names`` give for ``text``: [n, T, D] by name."""
+    found: dict[str, torch.Tensor] = {}
 
-    def see(module: torch.nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor, name: str) -> None:
-        energy[name] = float(out.square().sum(-1).mean())
+    def see(name: str, out: Any) -> None:
+        found[name] = out[0] if isinstance(out, tuple) else out
 
-    ids = torch.from_numpy(HELD.ids)
     handles = [
-        dense.get_submodule(s.site.name).register_forward_hook(
-            lambda module, args, out, name=s.site.name: see(module, args, out, name)
-        )
-        for s in sites
+        model.get_submodule(name).register_forward_hook(lambda module, args, out, name=name: see(name, out))
+        for name in names
     ]
-    with torch.no_grad():
-        wanted = dense(ids, output_hidden_states=True).hidden_states
+    model(torch.from_numpy(text.ids))
     for handle in handles:
         handle.remove()
+    return found
+
+
+def test_layers_are_trained_and_judged_on_the_cut_models_own_hidden_states(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def spy(index: int, module: Any, names: Any, given: HiddenStates, *rest: Any, **options: Any) -> Any:
+        seen.append(given.states[16].clone())
+        return train(index, module, names, given, *rest, **options)
+
+    monkeypatch.setattr("scarprune.cut.compensate.kinds.refit.train", spy)
+    made = list(fit(job, rate=0.02))
+    cut = tiny_model("llama")
     prune_model(cut, random_plan(cut, 20))
-    for found in sites:
+    for found in made:
         for name, values in found.weights["refit"].items():
             cut.get_parameter(name).data.copy_(values)
-    with torch.no_grad():
-        given = cut(ids, output_hidden_states=True).hidden_states
-    first = sites[0].site.name  # the last hidden states of the list are normed: the first layer's are not
-    error = float((given[1] - wanted[1]).square().sum(-1).mean()) / energy[first]
-    assert sites[0].facts["errors"]["refit"] == pytest.approx(error, rel=1e-4)
+    layers = [f"model.layers.{i}" for i in range(2)]
+    before = outputs(cut, layers, FIT)
+    torch.testing.assert_close(seen[1], before[layers[0]], rtol=1e-4, atol=1e-5)
+    downs = [found.site.name for found in made]
+    wanted, given = outputs(job.model, [*layers, *downs], HELD), outputs(cut, layers, HELD)
+    for layer, found in zip(layers, made, strict=True):
+        energy = wanted[found.site.name].square().sum(-1).mean()
+        error = (given[layer] - wanted[layer]).square().sum(-1).mean() / energy
+        assert found.facts["errors"]["refit"] == pytest.approx(float(error), rel=1e-3)
 
 
 def test_training_that_goes_wrong_falls_back_layer_by_layer(job: Job) -> None:
