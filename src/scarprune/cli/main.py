@@ -21,6 +21,7 @@ COMMANDS = (
     "plan",
     "cut",
     "eval",
+    "sweep",
     "analyze",
     "validate",
     "trajectory",
