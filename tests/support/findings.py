@@ -276,6 +276,7 @@ def sweep() -> dict[str, Any]:
     ways = [("loss_proxy", "none", None), ("loss_proxy", "ls", "core")]
     places = [(way, sparsity) for way in ways for sparsity in (0.2, 0.5)]
     return {
+        "provenance": {},
         "model": "demo",
         "rows": [
             {

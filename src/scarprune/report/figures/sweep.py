@@ -36,7 +36,7 @@ def draw(document: Document) -> Any:
     names = list(dict.fromkeys(row["score"] for row in found))
     scale = alt.Scale(domain=names, range=[SCORES[i % len(SCORES)] for i in range(len(names))])
     ways = list(dict.fromkeys(row["how"] for row in found))
-    legend = alt.Legend() if len(ways) > 1 else None
+    legend = alt.Legend(symbolType="stroke") if len(ways) > 1 else None
     x = alt.X("sparsity:Q", title="channels removed", axis=alt.Axis(format="%"))
     color = alt.Color("score:N", scale=scale)
     dash = alt.StrokeDash("how:N", scale=alt.Scale(domain=ways), legend=legend)
