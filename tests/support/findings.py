@@ -310,11 +310,35 @@ def reproduction() -> dict[str, Any]:
     }
 
 
+def sweep() -> dict[str, Any]:
+    """Two ways at two sparsities; one of them gave no number."""
+    means = (0.3, 1.2, 0.2, None)
+    ways = [("loss_proxy", "none", None), ("loss_proxy", "ls", "core")]
+    places = [(way, sparsity) for way in ways for sparsity in (0.2, 0.5)]
+    return {
+        "provenance": {},
+        "model": "demo",
+        "rows": [
+            {
+                "score": score,
+                "compensate": compensate,
+                "protect": protect,
+                "sparsity": sparsity,
+                "achieved_sparsity": sparsity,
+                "parameters_after": 1000,
+                "excess_nats": {"value": mean, "low": None, "high": None, "sd": 0.1, "by_seed": [mean]},
+            }
+            for ((score, compensate, protect), sparsity), mean in zip(places, means, strict=True)
+        ],
+    }
+
+
 KINDS = {
     "findings": findings,
     "validation": validation,
     "trajectory": trajectory,
     "reproduction": reproduction,
+    "sweep": sweep,
 }
 
 

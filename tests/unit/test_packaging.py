@@ -38,6 +38,7 @@ PUBLIC = [
     "register_family",
     "register_score",
     "Blocks",
+    "Bounds",
     "Site",
     "Profile",
     "Plan",

@@ -22,6 +22,7 @@ COMMANDS = (
     "cut",
     "heal",
     "eval",
+    "sweep",
     "analyze",
     "validate",
     "trajectory",

@@ -59,9 +59,9 @@ loading: Decorator = _all(
     click.option("--trust-remote-code", is_flag=True, help="Let a checkpoint run its own Python code."),
 )
 
-reading: Decorator = _all(
-    click.option("--length", default=512, show_default=True, help="Tokens of a block."),
-    click.option("--seed", default=0, show_default=True, help="Of drawing the blocks, and of sampling."),
+length = click.option("--length", default=512, show_default=True, help="Tokens of a block.")
+
+cutting: Decorator = _all(
     click.option(
         "--protocol",
         default="packed",
@@ -73,6 +73,12 @@ reading: Decorator = _all(
         "--bos/--no-bos", default=None, help="BOS in front of each block [default: if there is one]."
     ),
     click.option("--field", default="text", show_default=True, help="Field of a row that holds the text."),
+)
+
+reading: Decorator = _all(
+    length,
+    click.option("--seed", default=0, show_default=True, help="Of drawing the blocks, and of sampling."),
+    cutting,
 )
 
 batch = click.option(
@@ -104,11 +110,7 @@ labels: Decorator = _all(
     ),
 )
 
-planning: Decorator = _all(
-    click.option(
-        "--score", default="scar_prot", show_default=True, help="What ranks the channels; see `scores`."
-    ),
-    click.option("--protect", metavar="core", help="Keep the core whatever the score says."),
+allocating: Decorator = _all(
     click.option(
         "--multiple-of",
         type=auto_or_number,
@@ -127,8 +129,25 @@ planning: Decorator = _all(
     click.option("--cap", default=0.7, show_default=True, help="Most that a pool removes of a site."),
 )
 
+planning: Decorator = _all(
+    click.option(
+        "--score", default="scar_prot", show_default=True, help="What ranks the channels; see `scores`."
+    ),
+    click.option("--protect", metavar="core", help="Keep the core whatever the score says."),
+    allocating,
+)
+
 sparsity = click.option(
     "--sparsity", type=float, required=True, help="Fraction of channels to remove, 0 to 1."
+)
+
+bounding: Decorator = _all(
+    click.option(
+        "--compensate-steps", type=int, help="Steps that refit trains each layer for [default: 600]."
+    ),
+    click.option(
+        "--compensate-seconds", type=float, help="Time for all of refit's training, in place of steps."
+    ),
 )
 
 compensating: Decorator = _all(
@@ -139,12 +158,7 @@ compensating: Decorator = _all(
         metavar="none|bias|ls|refit",
         help="How channels that stay make up for those that go: a bias, least squares, or trained layers.",
     ),
-    click.option(
-        "--compensate-steps", type=int, help="Steps that refit trains each layer for [default: 600]."
-    ),
-    click.option(
-        "--compensate-seconds", type=float, help="Time for all of refit's training, in place of steps."
-    ),
+    bounding,
 )
 
 saving: Decorator = _all(

@@ -31,7 +31,8 @@ def command(
 ) -> None:
     """One self-contained HTML page of the findings in DIR: summary, figures, tables, provenance.
 
-    Reads whichever of findings.json, validation.json, trajectory.json and reproduction.json are there.
+    Reads whichever of findings.json, validation.json, trajectory.json, reproduction.json and sweep.json are
+    there.
     """
     from scarprune.cli.answer import Answer
     from scarprune.report.export import write_figures

@@ -1,6 +1,6 @@
 """Cutting a model in memory: the same modules with smaller matrices."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -98,11 +98,9 @@ def report_of(model: Any, plan: Plan, save_dtype: str | None = None) -> CutRepor
                 f"{site.name} has {site.width} channels, not {width}: it was not cut by this plan.",
                 hint="Call prune_model(model, plan) first.",
             )
-        for name, dim in _channelled(site):
-            if name in parameters:
-                lost = parameters[name].numel() // parameters[name].shape[dim]
-                lost *= (before[site.name] - width) * (parameters[name].shape[dim] // width)
-                gone, gone_bytes = gone + lost, gone_bytes + lost * dtypes[name].itemsize
+        for name, each in _of_a_channel(site, parameters):
+            lost = (before[site.name] - width) * each
+            gone, gone_bytes = gone + lost, gone_bytes + lost * dtypes[name].itemsize
     done = compensated(model)
     return CutReport(
         widths=dict.fromkeys(plan.keep, width),
@@ -117,10 +115,25 @@ def report_of(model: Any, plan: Plan, save_dtype: str | None = None) -> CutRepor
     )
 
 
-def _channelled(site: Site) -> Iterator[tuple[str, int]]:
-    """Name and channels' dimension of every parameter of ``site`` that has one, each once."""
-    for module, parameter, selection in selections(site, np.arange(site.width)):
-        yield f"{module}.{parameter}", selection.dim
+def expected_parameters(model: Any, plan: Plan) -> tuple[int, int]:
+    """Parameters of the dense ``model``, and of a checkpoint cut by ``plan``, padding included."""
+    parameters = dict(model.named_parameters())  # tied ones once
+    numbers = sum(tensor.numel() for tensor in parameters.values())
+    width = stored_width(plan, pad=True)
+    gone = sum(
+        (site.width - width) * each
+        for site in find_sites(model)
+        for _, each in _of_a_channel(site, parameters)
+    )
+    return numbers, numbers - gone
+
+
+def _of_a_channel(site: Site, parameters: Mapping[str, nn.Parameter]) -> Iterator[tuple[str, int]]:
+    """Name of every parameter of ``site`` that has channels, and how many of its numbers each has."""
+    for module, parameter, _ in selections(site, np.arange(site.width)):
+        tensor = parameters.get(f"{module}.{parameter}")
+        if tensor is not None:
+            yield f"{module}.{parameter}", tensor.numel() // site.width
 
 
 def _text_configs(model: Any) -> Iterator[Any]:

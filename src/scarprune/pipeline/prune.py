@@ -33,6 +33,7 @@ from scarprune.profile.sums import Profile, load_profile
 from scarprune.runtime.progress import remark
 from scarprune.runtime.provenance import provenance
 from scarprune.scores.score import find_score
+from scarprune.text.blocks import Blocks
 
 _STATE, _PROFILE = "profile.state", "profile.safetensors"  # what an interrupted run leaves behind
 
@@ -125,13 +126,13 @@ def prune(
         overwrite: replace ``out`` where it is there.
     """
     refuse_existing(out, overwrite)
-    measuring = _as_needed(measuring, planning.score)
+    measuring = as_needed(measuring, planning.score)
     compensation = _compensation(compensating)
     given = None if profile is None else load_profile(profile)
     with workshop(out, resume, keep=(_STATE, _PROFILE)) as work:
         model, tokenizer = loading.load(source)
         _refuse_early(model, out, save_dtype, compensation)
-        _rehearse(find_sites(model), sparsity, planning, pad)
+        rehearse(find_sites(model), sparsity, planning, pad)
         if given is not None:
             _check_weights(given, model, profile)
         elif text is None and source != "demo":
@@ -151,7 +152,7 @@ def prune(
                 "is fitted to it.",
                 hint="Leave out --profile, or use --compensate none.",
             )
-        measured = given or _measure(model, texts, measuring, reading.seed, work)
+        measured = given or measured_once(model, texts.calibration, measuring, reading.seed, work)
         plan = _plan(measured, sparsity, planning, reading.seed)
         say_expected(model, texts.evaluation, runs=2)
         dense = perplexity(model, texts.evaluation, batch=measuring.batch)
@@ -182,15 +183,16 @@ def prune(
     return Pruned(out, plan, report, dense, pruned, texts, facts)
 
 
-def _as_needed(measuring: Measuring, score: str) -> Measuring:
-    """Labels and the second pass as the score needs them.
+def as_needed(measuring: Measuring, *scores: str) -> Measuring:
+    """Labels and the second pass as the scores need them.
 
     Raises:
         ArgumentError: no such score; said before anything is loaded.
     """
-    chosen = find_score(score)
-    labels: Labels = "both" if chosen.labels == "model" else "data"
-    return replace(measuring, labels=labels, redundancy=any(name.startswith("red/") for name in chosen.needs))
+    chosen = [find_score(name) for name in scores]
+    needs = {name for score in chosen for name in score.needs}
+    labels: Labels = "both" if any(score.labels == "model" for score in chosen) else "data"
+    return replace(measuring, labels=labels, redundancy=any(name.startswith("red/") for name in needs))
 
 
 def _compensation(compensating: Compensating) -> Compensation:
@@ -215,7 +217,7 @@ def _refuse_early(model: Any, out: Path, save_dtype: str | None, compensation: C
         refuse_overlap(origin.path, out)
 
 
-def _rehearse(sites: Sequence[Site], sparsity: float, planning: Planning, pad: bool) -> None:
+def rehearse(sites: Sequence[Site], sparsity: float, planning: Planning, pad: bool) -> None:
     """Make the plan from a profile of zeros: what is wrong with the numbers shows before the long work.
 
     Raises:
@@ -258,21 +260,21 @@ def _check_weights(profile: Profile, model: Any, path: Path | None) -> None:
         )
 
 
-def _measure(model: Any, texts: Texts, measuring: Measuring, seed: int, work: Path) -> Profile:
-    """The profile that an interrupted run finished, or a new one, kept in case the rest fails."""
-    assert texts.calibration is not None
+def measured_once(model: Any, text: Blocks | None, measuring: Measuring, seed: int, work: Path) -> Profile:
+    """The profile that an interrupted run finished in ``work``, or a new one, kept in case the rest fails."""
+    assert text is not None  # only a given profile's text may be lost
     state, finished = work / _STATE, work / _PROFILE
     if finished.exists():
         kept = load_profile(finished)
-        alike = kept.header["text"][0].get("fingerprint") == texts.calibration.fingerprint
+        alike = kept.header["text"][0].get("fingerprint") == text.fingerprint
         enough = set(kept.labels) >= ({"data", "model"} if measuring.labels == "both" else {"data"})
         has_red = kept.has("red/top5") or not measuring.redundancy
         if kept.fingerprint == fingerprint_model(model) and alike and enough and has_red:
             return kept
         raise ArtifactError(
-            f"{finished} belongs to another measurement.", hint="Run without --resume to begin again."
+            f"{finished} belongs to another measurement.", hint="Remove it, or begin again without --resume."
         )
-    measured = measure(model, texts.calibration, measuring, seed=seed, state=state)
+    measured = measure(model, text, measuring, seed=seed, state=state)
     measured.save(finished)
     return measured
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from scarprune.models.site import Site
 from scarprune.profile.hidden import HiddenStates
-from scarprune.profile.run import prepared
+from scarprune.profile.passes import prepared
 from scarprune.profile.walk import Walk
 
 

@@ -1,5 +1,6 @@
 """The profile: counts and sums per channel, from which every score follows without a model."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,15 @@ class Profile:
     def fingerprint(self) -> str:
         """Identity of the weights that were measured."""
         return str(self.header["fingerprint"])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over names and values of all tensors: equal for equal sums."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.tensors.items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(tensor).tobytes())
+        return digest.hexdigest()
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from scarprune.errors import ArgumentError, ScarpruneError
 from scarprune.report import figures, theme
 
-Kind = Literal["findings", "validation", "trajectory", "reproduction"]
+Kind = Literal["findings", "validation", "trajectory", "reproduction", "sweep"]
 Document = Mapping[str, Any]
 
 WIDTH = 620  # of figures that have no page to fill

@@ -9,7 +9,7 @@ from scarprune.report.figure import Kind
 
 
 def read_folder(folder: Path) -> dict[str, dict[str, Any]]:
-    """Kind -> document, of those of the four JSON files that ``folder`` holds.
+    """Kind -> document, of those JSON files that ``folder`` holds.
 
     Raises:
         ArtifactError: none is there, or one is damaged or of another kind.

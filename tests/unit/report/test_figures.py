@@ -150,3 +150,12 @@ def test_nothing_heavy_is_imported_until_something_is_drawn() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_way_without_a_mean_is_left_out_of_the_sweep() -> None:
+    found = rows("sweep", KINDS["sweep"]())
+    assert [(row["score"], row["how"], row["sparsity"], row["excess"]) for row in found] == [
+        ("loss proxy", "none", 0.2, 0.3),
+        ("loss proxy", "none", 0.5, 1.2),
+        ("loss proxy", "ls, core kept", 0.2, 0.2),
+    ]

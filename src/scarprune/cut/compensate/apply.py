@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,14 @@ from scarprune.cut.compensate.compensation import Compensation, Fitted
 from scarprune.cut.compensate.job import Bounds, Job, hold_out
 from scarprune.cut.dtypes import saved_dtypes
 from scarprune.cut.width import stored_width
-from scarprune.errors import ArgumentError, NumericsError, UnsupportedModelError
+from scarprune.errors import ArgumentError, MemoryBudgetError, NumericsError, UnsupportedModelError
 from scarprune.evaluate.perplexity import perplexity
 from scarprune.models.context import context_length, vocabulary_size
 from scarprune.models.find import find_sites
 from scarprune.models.weights import bias
 from scarprune.plan.plan import Plan
-from scarprune.profile.run import prepared
+from scarprune.profile.passes import prepared
+from scarprune.runtime.memory import is_out_of_memory
 from scarprune.runtime.progress import remark, track
 from scarprune.text.blocks import Blocks
 from scarprune.text.fit import check_fits
@@ -55,6 +56,7 @@ def make(
         TextError: fewer than two blocks, or blocks that do not fit the model.
         UnsupportedModelError: a model that is spread over devices, or cannot be walked layer by layer.
         NumericsError: what channels give is not finite.
+        MemoryBudgetError: it does not fit.
     """
     if compensation.fit is None:
         return None
@@ -72,15 +74,28 @@ def make(
         )
     began = time.perf_counter()
     fit, held = hold_out(blocks)
-    dtypes = saved_dtypes(model, save_dtype)
-    with prepared(model):
-        job = Job(model, plan, stored_width(plan, pad), fit, held, bounds, dtypes)
-        with track("Compensating", len(plan.sites), unit="layers") as advance:
-            fitted = []
-            for site in compensation.fit(job):
-                fitted.append(site)
+    job = Job(model, plan, stored_width(plan, pad), fit, held, bounds, saved_dtypes(model, save_dtype))
+    return Making(compensation, list(_fitted(job, compensation.fit)), held, began)
+
+
+def _fitted(job: Job, fit: Callable[[Job], Iterator[Fitted]]) -> Iterator[Fitted]:
+    """What ``fit`` gives, with a bar.
+
+    Raises:
+        MemoryBudgetError: it does not fit.
+    """
+    try:
+        with prepared(job.model), track("Compensating", len(job.plan.sites), unit="layers") as advance:
+            for fitted in fit(job):
+                yield fitted
                 advance(1)
-        return Making(compensation, fitted, held, began)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryBudgetError(
+            f"Compensating {len(job.fit)} blocks of text does not fit in memory.",
+            hint="Use fewer --blocks, or a narrower --dtype.",
+        ) from error.with_traceback(None)
 
 
 def put(model: Any, making: Making) -> Compensated:

@@ -1,0 +1,1 @@
+"""Comparing ways to prune one model: scores, sparsities, compensations, protection and seeds."""

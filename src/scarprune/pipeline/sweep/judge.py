@@ -1,0 +1,98 @@
+"""One run of a sweep: a plan, the pruned model as masks or as a cut copy, and what that costs."""
+
+import copy
+import gc
+from dataclasses import dataclass
+from typing import Any
+
+from scarprune.cut.compensate.job import Bounds
+from scarprune.cut.prune import expected_parameters, prune_model
+from scarprune.errors import MemoryBudgetError, NumericsError
+from scarprune.evaluate.masks import masked
+from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
+from scarprune.pipeline.inputs import Batch, Planning
+from scarprune.pipeline.sweep.grid import Run
+from scarprune.plan.plan import Plan, make_plan
+from scarprune.profile.sums import Profile
+from scarprune.runtime.memory import is_out_of_memory, release_cached
+from scarprune.text.blocks import Blocks
+
+_OF_COMPENSATION = ("kept", "fell_back", "seconds", "held_out_nats_per_token")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What every run is judged by.
+
+    Attributes:
+        model: dense; it is left as it is.
+        blocks: to judge on.
+        planning: how widths are chosen.
+        bounds: how long layers may be trained.
+        batch: blocks at once.
+    """
+
+    model: Any
+    blocks: Blocks
+    planning: Planning
+    bounds: Bounds
+    batch: Batch
+
+    def __call__(self, run: Run, profile: Profile, text: Blocks, dense: Perplexity) -> dict[str, Any]:
+        """What the line of ``run`` says of its outcome; what is not finite is null, with the reason."""
+        plan = make_plan(
+            profile,
+            run.way.score,
+            run.sparsity,
+            protect=run.way.protect,
+            multiple_of=self.planning.multiple_of,
+            allocation=self.planning.allocation,
+            cap=self.planning.cap,
+            seed=run.seed,
+        )
+        before, after = expected_parameters(self.model, plan)
+        found: dict[str, Any] = {
+            "achieved_sparsity": plan.achieved_sparsity,
+            "parameters_before": before,
+            "parameters_after": after,
+            "pruned": None,
+            "excess_nats": None,
+            "excess_standard_error": None,
+            "compensation": None,
+            "missing": {},
+        }
+        try:
+            pruned, facts = self._masked(plan) if run.way.compensate == "none" else self._cut(plan, run, text)
+        except NumericsError as error:
+            return found | {"missing": {"excess_nats": error.message}}
+        nats, deviation = excess(dense, pruned)
+        judged = {"pruned": pruned.as_json(), "excess_nats": nats, "excess_standard_error": deviation}
+        return found | judged | facts
+
+    def _masked(self, plan: Plan) -> tuple[Perplexity, dict[str, Any]]:
+        with masked(self.model, plan):
+            return perplexity(self.model, self.blocks, batch=self.batch), {}
+
+    def _cut(self, plan: Plan, run: Run, text: Blocks) -> tuple[Perplexity, dict[str, Any]]:
+        device = next(self.model.parameters()).device
+        try:
+            small = copy.deepcopy(self.model)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise MemoryBudgetError(
+                f"A second copy of the model, which {run.way.compensate!r} cuts, does not fit on {device}.",
+                hint="Use a smaller --dtype, or --compensate none.",
+            ) from error
+        try:
+            report = prune_model(small, plan, run.way.compensate, pad=True, blocks=text, bounds=self.bounds)
+            done = report.compensation or {}
+            facts = {
+                "parameters_after": report.parameters_after,
+                "compensation": {key: done[key] for key in _OF_COMPENSATION},
+            }
+            return perplexity(small, self.blocks, batch=self.batch), facts
+        finally:
+            del small
+            gc.collect()
+            release_cached(device)
