@@ -45,13 +45,11 @@ def draw(document: Document) -> Any:
     tips += [alt.Tooltip(f"{key}:Q", format=".4f") for key in ("excess", "low", "high", "sd")]
     line = chart.mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=40, opacity=1))
     y = alt.Y("excess:Q", title="excess loss, nats per token")
-    return whole(
-        chart.transform_filter("datum.low !== null")
-        .mark_rule(strokeWidth=1.2, opacity=0.6)
-        .encode(x=x, y="low:Q", y2="high:Q", color=color, detail="how:N"),
-        line.encode(x=x, y=y, color=color, strokeDash=dash, tooltip=tips),
-        height=340,
-    )
+    layers = [line.encode(x=x, y=y, color=color, strokeDash=dash, tooltip=tips)]
+    if any(row["low"] is not None for row in found):  # two seeds are too few for an interval
+        bars = chart.transform_filter("datum.low !== null").mark_rule(strokeWidth=1.2, opacity=0.6)
+        layers.insert(0, bars.encode(x=x, y="low:Q", y2="high:Q", color=color, detail="how:N"))
+    return whole(*layers, height=340)
 
 
 FIGURE = Figure(
