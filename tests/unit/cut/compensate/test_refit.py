@@ -13,7 +13,7 @@ from scarprune.cut.compensate.job import Bounds, Job, hold_out
 from scarprune.cut.compensate.kinds.refit import fit
 from scarprune.cut.compensate.train import Pace, pace_of
 from scarprune.cut.prune import prune_model
-from scarprune.errors import ArgumentError, TextError
+from scarprune.errors import ArgumentError, MemoryBudgetError, TextError
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.profile.hidden import HiddenStates
 from scarprune.profile.walk import Walk
@@ -192,6 +192,19 @@ def test_text_is_needed_and_nothing_is_touched_without_it(name: str) -> None:
     with pytest.raises(TextError, match="vocabulary"):
         prune_model(model, plan, name, blocks=random_blocks(4, vocabulary=5000))
     assert fingerprint_model(model) == before
+
+
+def test_work_that_does_not_fit_is_said_and_leaves_the_model_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("scarprune.cut.compensate.kinds.refit.train", full)
+    model = tiny_model("llama")
+    before, plan = fingerprint_model(model), random_plan(model, 20)
+    with pytest.raises(MemoryBudgetError, match="Compensating 15 blocks of text does not fit"):
+        prune_model(model, plan, "refit", blocks=random_blocks(16))
+    assert fingerprint_model(model) == before
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_draws_take_every_block_once_before_any_twice() -> None:
