@@ -1,6 +1,7 @@
 """Training a layer at a time: it helps, it never leaves a model worse, and it keeps to its bounds."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from scarprune.cut.compensate.apply import Making, put
 from scarprune.cut.compensate.compensation import Fitted, find_compensation
 from scarprune.cut.compensate.job import Bounds, Job, hold_out
 from scarprune.cut.compensate.kinds.refit import fit
-from scarprune.cut.compensate.train import Pace, pace_of
+from scarprune.cut.compensate.train import Pace, Trainee, pace_of, train
 from scarprune.cut.prune import prune_model
-from scarprune.errors import ArgumentError, TextError
+from scarprune.errors import ArgumentError, MemoryBudgetError, TextError
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.profile.hidden import HiddenStates
 from scarprune.profile.walk import Walk
@@ -57,6 +58,27 @@ def test_errors_are_those_of_the_cut_models_own_hidden_states_and_predictions(jo
     p, q = (torch.log_softmax(out.logits.double(), -1) for out in (wanted, given))
     divergence = (p.exp() * (p - q)).sum(-1).mean()
     assert sites[-1].facts["errors"]["refit"] == pytest.approx(float(divergence), rel=1e-3)
+
+
+def test_layers_are_trained_on_the_cut_models_own_hidden_states(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def spy(trainee: Trainee, given: HiddenStates, *rest: Any) -> dict[str, torch.Tensor]:
+        seen.append(given.states[TEXT.ids.shape[1]].clone())
+        return train(trainee, given, *rest, seed=0)
+
+    monkeypatch.setattr("scarprune.cut.compensate.kinds.refit.train", lambda *args, seed: spy(*args))
+    made, cut = list(fit(job, rate=0.02)), tiny_model("llama")
+    prune_model(cut, random_plan(cut, 20))
+    for found in made:
+        for name, values in found.weights["refit"].items():
+            cut.get_parameter(name).data.copy_(values)
+    with torch.no_grad():
+        given = cut(torch.from_numpy(FIT.ids), output_hidden_states=True).hidden_states
+    for states, expected in zip(seen, given[:2], strict=True):
+        torch.testing.assert_close(states, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_dense_model_stays_as_it_is(job: Job) -> None:
@@ -192,6 +214,19 @@ def test_text_is_needed_and_nothing_is_touched_without_it(name: str) -> None:
     with pytest.raises(TextError, match="vocabulary"):
         prune_model(model, plan, name, blocks=random_blocks(4, vocabulary=5000))
     assert fingerprint_model(model) == before
+
+
+def test_work_that_does_not_fit_is_said_and_leaves_the_model_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("scarprune.cut.compensate.kinds.refit.train", full)
+    model = tiny_model("llama")
+    before, plan = fingerprint_model(model), random_plan(model, 20)
+    with pytest.raises(MemoryBudgetError, match="Compensating 15 blocks of text does not fit"):
+        prune_model(model, plan, "refit", blocks=random_blocks(16))
+    assert fingerprint_model(model) == before
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_draws_take_every_block_once_before_any_twice() -> None:
