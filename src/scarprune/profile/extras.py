@@ -1,4 +1,4 @@
-"""Extra passes: what single scores need and pass 1 cannot give (``sums.EXTRAS``), each measured if asked for."""
+"""Extra passes (``sums.EXTRAS``): what single scores need and pass 1 cannot give, measured where asked for."""
 
 from collections.abc import Sequence
 
@@ -28,9 +28,7 @@ def check_extras(extras: Sequence[str], mean_loss: bool) -> tuple[str, ...]:
         if extra not in EXTRAS:
             raise ArgumentError(f"An extra is one of {', '.join(EXTRAS)}, not {extra!r}.")
     if extras and mean_loss:
-        raise ArgumentError(
-            "Extras are not measured with mean_loss=True: it is for the paper's protocol alone."
-        )
+        raise ArgumentError("Extras are not measured with mean_loss=True, which is for the paper's protocol.")
     return tuple(extra for extra in EXTRAS if extra in extras)
 
 
