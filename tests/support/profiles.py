@@ -22,6 +22,8 @@ class Raw:
     gate: np.ndarray | None
     up: np.ndarray
     down: np.ndarray
+    s_entropy: np.ndarray  # gradient of each block's mean entropy
+    g: dict[str, np.ndarray]  # gradients of the weights, [blocks, m, d], by role
 
     @property
     def q(self):
@@ -47,11 +49,15 @@ def make_raw(seed=0, widths=(40, 40), hidden=32, blocks=12, tokens=9, gated=True
         x = rng.standard_normal((blocks, tokens, hidden))
         gate, up = rng.standard_normal((2, m, hidden))
         down = rng.standard_normal((hidden, m)) * rng.lognormal(0, 0.5, m)
-        raws.append(Raw(site, u, s, s_model, x, gate if gated else None, up, down))
+        own = np.random.default_rng([seed, layer])
+        s_entropy = own.standard_normal(shape) * own.lognormal(-3, 1, m)
+        roles = ("gate", "up", "down") if gated else ("up", "down")
+        g = {role: own.standard_normal((blocks, m, hidden)) * own.lognormal(-3, 1, (m, 1)) for role in roles}
+        raws.append(Raw(site, u, s, s_model, x, gate if gated else None, up, down, s_entropy, g))
     return raws
 
 
-def profile_of(raws, labels=("data", "model"), rho=0.1, pass2=True, fingerprint="f" * 64):
+def profile_of(raws, labels=("data", "model"), rho=0.1, pass2=True, fingerprint="f" * 64, extras=False):
     """The profile of ``raws``, with all that a profile of a model holds, in the dtypes of files."""
     blocks, tokens, _ = raws[0].u.shape
     group = np.arange(blocks) * GROUPS // blocks
@@ -62,6 +68,8 @@ def profile_of(raws, labels=("data", "model"), rho=0.1, pass2=True, fingerprint=
         kept |= connection_of(raw, core)
         if pass2:
             kept |= redundancy_of(raw, core, labels)
+        if extras:
+            kept |= extras_of(raw)
         tensors |= {f"{raw.site.name}/{name}": _stored(name, array) for name, array in kept.items()}
     header = {
         "fingerprint": fingerprint,
@@ -109,6 +117,27 @@ def redundancy_of(raw, core, labels=("data",)):
         "red/mean": signed.mean(1),
         "red/core": core,
     }
+
+
+def extras_of(raw):
+    """What the extra passes give."""
+    weights = {"gate": raw.gate, "up": raw.up, "down": raw.down.T}
+    products = {role: weights[role] * g for role, g in raw.g.items()}  # [blocks, m, d]
+    readers = [weights[role] for role in raw.g if role != "down"]
+    kept = {
+        "entropy/sum_abs_q": np.abs(raw.u * raw.s_entropy).sum((0, 1)),
+        "gradient/magnitude": sum(np.abs(product.sum(0)).sum(1) for product in products.values()),
+        "gradient/block_squares": sum((product**2).sum((0, 2)) for product in products.values()),
+        "hessian/down": _unexplained(raw.u),
+        "hessian/readers": sum((rows**2 * _unexplained(raw.x)).sum(1) for rows in readers),
+    }
+    return kept | {f"gradient/sum_{role}": products[role].sum((0, 2)) for role in raw.g if role != "down"}
+
+
+def _unexplained(inputs):
+    flat = inputs.reshape(-1, inputs.shape[-1])
+    moment = flat.T @ flat / len(flat)
+    return 1 / np.diag(np.linalg.inv(moment + 0.01 * np.trace(moment) / len(moment) * np.eye(len(moment))))
 
 
 def _sums(raw, labels, group):

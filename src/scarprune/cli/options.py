@@ -94,6 +94,14 @@ measuring: Decorator = _all(
     click.option("--blocks", type=int, help="Blocks of text to measure on [default: 128]."), batch
 )
 
+extras = click.option(
+    "--extra",
+    "extras",
+    multiple=True,
+    metavar="entropy|gradient|hessian",
+    help="What single scores need besides, a pass of its own each (repeatable; `scores` says which).",
+)
+
 labels: Decorator = _all(
     click.option(
         "--labels",
@@ -123,10 +131,12 @@ allocating: Decorator = _all(
         "--allocation",
         default="uniform",
         show_default=True,
-        metavar="uniform|global|global_raw",
-        help="One fraction for all sites, or one pool over all of them.",
+        metavar="uniform|global|global_raw|global_standard|linear:S|middle",
+        help="One fraction for all sites, one pool over all of them, or a fraction by depth.",
     ),
-    click.option("--cap", default=0.7, show_default=True, help="Most that a pool removes of a site."),
+    click.option(
+        "--cap", default=0.7, show_default=True, help="Most that a pool or a schedule removes of a site."
+    ),
 )
 
 planning: Decorator = _all(

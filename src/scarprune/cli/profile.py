@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=options.PATH, required=True, help="The profile, a .safetensors file.")
 @options.measuring
 @options.labels
+@options.extras
 @options.reading
 @options.loading
 @options.resume

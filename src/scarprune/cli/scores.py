@@ -52,5 +52,9 @@ def _show(console: "Console", known: "list[Score]") -> None:
 
 
 def _needs(score: "Score") -> str:
+    from scarprune.profile.sums import extra_of
+
     needs = ", ".join(score.needs) or "nothing measured"
-    return f"{needs} (--labels model or both)" if score.labels == "model" else needs
+    options = ["--labels model or both"] if score.labels == "model" else []
+    options += sorted({f"--extra {extra}" for name in score.needs if (extra := extra_of(name))})
+    return f"{needs} ({', '.join(options)})" if options else needs

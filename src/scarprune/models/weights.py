@@ -40,9 +40,12 @@ def matrix(model: nn.Module, projection: Projection) -> torch.Tensor:
         weight = _by_probing(module, model)
     elif weight.is_meta:
         weight = _fetched(module)
-    if projection.transposed:
-        weight = weight.T
-    return _part(weight, projection)
+    return oriented(weight, projection)
+
+
+def oriented(weight: torch.Tensor, projection: Projection) -> torch.Tensor:
+    """Of a module's ``weight``, or of its gradient, the projection's part as [out, in]: a view."""
+    return _part(weight.T if projection.transposed else weight, projection)
 
 
 def bias(model: nn.Module, projection: Projection) -> torch.Tensor | None:

@@ -73,6 +73,7 @@ class Measuring:
     batch: Batch = "auto"
     labels: "Labels" = "data"
     redundancy: bool = True
+    extras: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

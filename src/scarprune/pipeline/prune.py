@@ -29,7 +29,7 @@ from scarprune.pipeline.texts import Texts, read_texts
 from scarprune.pipeline.workshop import workshop
 from scarprune.plan.plan import Plan, make_plan
 from scarprune.profile.run import Labels
-from scarprune.profile.sums import Profile, load_profile
+from scarprune.profile.sums import Profile, extra_of, load_profile
 from scarprune.runtime.progress import remark
 from scarprune.runtime.provenance import provenance
 from scarprune.scores.score import find_score
@@ -117,7 +117,7 @@ def prune(
         evaluation_blocks: how many blocks to judge on; None is all of a text that was named.
         loading: how the model is loaded.
         reading: how text becomes blocks.
-        measuring: how it is profiled; labels and redundancy follow from what the score needs.
+        measuring: how it is profiled; labels, redundancy and extras follow from what the score needs.
         planning: how the channels that stay are chosen.
         compensating: how they make up for those that go, on the text that was measured on.
         save_dtype: of the saved tensors; None as in the source, bfloat16 for a ``.gguf`` file.
@@ -184,7 +184,7 @@ def prune(
 
 
 def as_needed(measuring: Measuring, *scores: str) -> Measuring:
-    """Labels and the second pass as the scores need them.
+    """Labels, the second pass and extra ones as the scores need them.
 
     Raises:
         ArgumentError: no such score; said before anything is loaded.
@@ -192,7 +192,12 @@ def as_needed(measuring: Measuring, *scores: str) -> Measuring:
     chosen = [find_score(name) for name in scores]
     needs = {name for score in chosen for name in score.needs}
     labels: Labels = "both" if any(score.labels == "model" for score in chosen) else "data"
-    return replace(measuring, labels=labels, redundancy=any(name.startswith("red/") for name in needs))
+    return replace(
+        measuring,
+        labels=labels,
+        redundancy=any(name.startswith("red/") for name in needs),
+        extras=tuple(sorted({extra for name in needs if (extra := extra_of(name))})),
+    )
 
 
 def _compensation(compensating: Compensating) -> Compensation:
@@ -269,7 +274,8 @@ def measured_once(model: Any, text: Blocks | None, measuring: Measuring, seed: i
         alike = kept.header["text"][0].get("fingerprint") == text.fingerprint
         enough = set(kept.labels) >= ({"data", "model"} if measuring.labels == "both" else {"data"})
         has_red = kept.has("red/top5") or not measuring.redundancy
-        if kept.fingerprint == fingerprint_model(model) and alike and enough and has_red:
+        has_extras = set(kept.extras) >= set(measuring.extras)
+        if kept.fingerprint == fingerprint_model(model) and alike and enough and has_red and has_extras:
             return kept
         raise ArtifactError(
             f"{finished} belongs to another measurement.", hint="Remove it, or begin again without --resume."

@@ -64,6 +64,7 @@ def measure(
         batch=measuring.batch,
         labels=measuring.labels,
         redundancy=measuring.redundancy,
+        extras=measuring.extras,
         resume=state,
         seed=seed,
     )

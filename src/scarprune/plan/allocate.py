@@ -1,4 +1,4 @@
-"""How many channels each site keeps, and which: one fraction for all sites, or one pool over all of them."""
+"""How many channels each site keeps, and which: one fraction for all, one by depth, or one pool over all."""
 
 import math
 from collections.abc import Mapping
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from scarprune.errors import PlanError
+from scarprune.plan.schedule import is_schedule, losses, weights
 from scarprune.stats.select import floor_share, largest, outside
 
-ALLOCATIONS = ("uniform", "global", "global_raw")
+POOLS = ("global", "global_raw", "global_standard")
+ALLOCATIONS = ("uniform", *POOLS, "linear:S (S from -1 to 1)", "middle")
 _LARGEST_AUTO = 128
 
 Indices = dict[str, np.ndarray]
@@ -63,13 +65,40 @@ def uniform(sites: Mapping[str, Ranked], sparsity: float, multiple_of: int) -> I
     return kept
 
 
+def scheduled(
+    sites: Mapping[str, Ranked], sparsity: float, multiple_of: int, cap: float, allocation: str
+) -> Indices:
+    """Each site loses what the depth schedule gives it, all together as many as ``uniform`` would remove.
+
+    At most floor(cap * m) of a site's m go, and no protected core. ``multiple_of`` then rounds each width up.
+
+    Raises:
+        PlanError: so many channels cannot go under the cap.
+    """
+    widths = [len(site.values) for site in sites.values()]
+    parts = weights(allocation, len(widths))
+    rooms = [
+        m - _least_width(site, cap) if part > 0 else 0
+        for m, site, part in zip(widths, sites.values(), parts, strict=True)
+    ]
+    budget = sum(floor_share(sparsity, m) for m in widths)
+    _check_room(sparsity, budget, sum(widths), cap, sum(rooms))
+    lost = losses(widths, rooms, parts, budget)
+    return {
+        name: site.keep(min(m, round_up(m - loss, multiple_of)))
+        for (name, site), m, loss in zip(sites.items(), widths, lost, strict=True)
+    }
+
+
 def pooled(
-    sites: Mapping[str, Ranked], sparsity: float, multiple_of: int, cap: float, *, raw: bool = False
+    sites: Mapping[str, Ranked], sparsity: float, multiple_of: int, cap: float, allocation: str
 ) -> Indices:
     """The floor(f * M) lowest of all M channels go: at most floor(cap * m) of a site's m, no protected core.
 
-    Channels compete by their share of their site's sum of scores, or by the score itself (``raw``). Of equal
-    ones the earlier site, then the lower index, is kept. ``multiple_of`` then rounds each width up.
+    Channels compete by their share of their site's sum of scores (``global``), by the score itself
+    (``global_raw``), or by how many standard deviations it lies above their site's mean
+    (``global_standard``, FLAP's way). Of equal ones the earlier site, then the lower index, is kept.
+    ``multiple_of`` then rounds each width up.
 
     Raises:
         PlanError: so many channels cannot go under the cap, or a score is below zero and has no share.
@@ -80,14 +109,9 @@ def pooled(
         name: outside(site.keep(_least_width(site, cap)), len(site.values)) for name, site in sites.items()
     }
     room = sum(map(len, candidates.values()))
-    if budget > room:
-        raise PlanError(
-            f"Sparsity {sparsity} would remove {budget} of {total} channels; "
-            f"with cap {cap} at most {room} can go.",
-            hint="Ask for a lower sparsity or raise the cap.",
-        )
-    shares = {name: site.values if raw else _shares(name, site.values) for name, site in sites.items()}
-    pool = np.concatenate([shares[name][candidates[name]] for name in sites])
+    _check_room(sparsity, budget, total, cap, room)
+    compared = {name: _compared(name, site.values, allocation) for name, site in sites.items()}
+    pool = np.concatenate([compared[name][candidates[name]] for name in sites])
     stays = np.zeros(room, dtype=bool)
     stays[largest(pool, room - budget)] = True
     kept, start = {}, 0
@@ -97,6 +121,11 @@ def pooled(
         m = len(site.values)
         kept[name] = site.keep(min(m, round_up(m - len(candidates[name]) + staying, multiple_of)))
     return kept
+
+
+def is_allocation(name: object) -> bool:
+    """Whether ``name`` is one of ``ALLOCATIONS``."""
+    return isinstance(name, str) and (name == "uniform" or name in POOLS or is_schedule(name))
 
 
 def exact_width(m: int, sparsity: float) -> int:
@@ -125,7 +154,21 @@ def _least_width(site: Ranked, cap: float) -> int:
     return max(site.least, m - floor_share(cap, m))
 
 
-def _shares(name: str, values: np.ndarray) -> np.ndarray:
+def _check_room(sparsity: float, budget: int, total: int, cap: float, room: int) -> None:
+    if budget > room:
+        raise PlanError(
+            f"Sparsity {sparsity} would remove {budget} of {total} channels; "
+            f"with cap {cap} at most {room} can go.",
+            hint="Ask for a lower sparsity or raise the cap.",
+        )
+
+
+def _compared(name: str, values: np.ndarray, allocation: str) -> np.ndarray:
+    """What the channels of a site compete by in a pool."""
+    if allocation == "global_raw":
+        return values
+    if allocation == "global_standard":
+        return _standard(values)
     if values.min() < 0:
         raise PlanError(
             f"Scores of {name} are below zero, so they have no share of a sum.",
@@ -133,3 +176,9 @@ def _shares(name: str, values: np.ndarray) -> np.ndarray:
         )
     total = math.fsum(values)  # exactly rounded, so the same on every machine
     return values / total if total > 0 else values
+
+
+def _standard(values: np.ndarray) -> np.ndarray:
+    above = values - math.fsum(values) / len(values)
+    variance = math.fsum(above * above) / max(1, len(values) - 1)
+    return above / math.sqrt(variance) if variance > 0 else above

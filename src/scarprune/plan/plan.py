@@ -11,7 +11,16 @@ import numpy as np
 from scarprune.artifacts import read_json, write_json
 from scarprune.errors import ArtifactError, PlanError
 from scarprune.models.site import Site
-from scarprune.plan.allocate import ALLOCATIONS, Ranked, auto_multiple, pooled, uniform
+from scarprune.plan.allocate import (
+    ALLOCATIONS,
+    POOLS,
+    Ranked,
+    auto_multiple,
+    is_allocation,
+    pooled,
+    scheduled,
+    uniform,
+)
 from scarprune.profile.sums import Profile
 from scarprune.runtime.provenance import provenance
 from scarprune.scores.core import profile_core
@@ -68,7 +77,8 @@ class Plan:
         fingerprint: of the weights the plan was made for.
         protect: ``"core"`` where the core was kept whatever its score, else None.
         multiple_of: what the widths were rounded up to.
-        allocation: ``uniform``, ``global`` or ``global_raw``.
+        allocation: ``uniform``, one pool (``global``, ``global_raw``, ``global_standard``) or a depth
+            schedule (``linear:S``, ``middle``).
         cap: largest share of a site that could go; None where the allocation has none.
         seed: what a score that draws was drawn with.
         provenance: where the plan and its profile came from.
@@ -255,9 +265,13 @@ def make_plan(
         protect: ``"core"`` keeps the core whatever its score.
         multiple_of: each width is rounded up to a multiple of it. ``"auto"`` is the largest power of two up
             to 128 that keeps every width within 1% of its m, and 1 where sites compete.
-        allocation: ``uniform``: one fraction for all sites; ``global``: one pool of scores divided by their
-            site's sum; ``global_raw``: one pool of the scores as they are.
-        cap: largest share of one site that a pool may remove.
+        allocation: ``uniform``: one fraction for all sites. ``global``: one pool of scores divided by their
+            site's sum; ``global_raw``: of the scores as they are; ``global_standard``: of how many standard
+            deviations they lie above their site's mean. ``linear:S``: the fraction rises with depth from
+            (1 - S) f to (1 + S) f, or falls where S is below 0; ``middle``: the first tenth of the sites and
+            the last one stay whole. A schedule removes as many channels as ``uniform``. Only ``uniform``
+            gives one width, which is what stock checkpoints hold.
+        cap: largest share of one site that a pool or a schedule may remove.
         seed: for scores that draw.
 
     Raises:
@@ -277,7 +291,8 @@ def make_plan(
     if allocation == "uniform":
         keep = uniform(ranked, sparsity, multiple_of)
     else:
-        keep = pooled(ranked, sparsity, multiple_of, cap, raw=allocation == "global_raw")
+        allocate = pooled if allocation in POOLS else scheduled
+        keep = allocate(ranked, sparsity, multiple_of, cap, allocation)
     return Plan(
         sites=tuple(
             PlannedSite(s.name, s.layer, s.width, keep[s.name], cores[s.name]) for s in profile.sites
@@ -303,7 +318,7 @@ def _check_options(
         raise PlanError(f"Sparsity must be in [0, 1), not {sparsity!r}.")
     if protect not in (None, "core"):
         raise PlanError(f'protect must be None or "core", not {protect!r}.')
-    if allocation not in ALLOCATIONS:
+    if not is_allocation(allocation):
         raise PlanError(f"allocation must be one of {', '.join(ALLOCATIONS)}, not {allocation!r}.")
     if cap is not None and not (_is_number(cap) and 0 < cap <= 1):
         raise PlanError(f"cap must be in (0, 1], not {cap!r}.")

@@ -1,7 +1,7 @@
 """Passes over blocks, forwards and backwards: the batch that fits, halved where it does not, resumable."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -14,6 +14,7 @@ from scarprune.models.context import vocabulary_size
 from scarprune.models.head import Head, find_head
 from scarprune.models.site import Site
 from scarprune.profile.accumulate import SumsPass
+from scarprune.profile.entropy import EntropyPass, entropy_gradient
 from scarprune.profile.estimate import Memory, estimate_memory, expected_seconds
 from scarprune.profile.loss import block_uniforms, loss_gradient
 from scarprune.profile.state import Keeper, State
@@ -44,6 +45,13 @@ class Observer(Protocol):
         """Whether the batch just seen holds numbers alone."""
 
 
+class Restorable(Observer, Protocol):
+    """An observer that goes on from the totals of an earlier run."""
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Continue from totals that ``arrays`` gave."""
+
+
 @dataclass
 class Run:
     """A model, a text, and how far the run over it has come."""
@@ -60,6 +68,19 @@ class Run:
     keeper: Keeper
     state: State
     mean_loss: bool = False
+
+    def through(self, number: int, observer: Restorable, kinds: Sequence[str]) -> dict[str, np.ndarray]:
+        """The totals of pass ``number``: begun, gone on with, or as an earlier run finished it."""
+        observer.restore(self.state.of_pass(number))
+        if self.state.phase <= number:
+            self.walk(number, observer, kinds)
+            self.finish(number, observer.arrays())
+        return observer.arrays()
+
+    def finish(self, number: int, totals: Mapping[str, np.ndarray]) -> None:
+        """Put the totals of pass ``number`` into the state, which then stands before the next pass."""
+        self.state.arrays |= {f"{number}/{key}": array for key, array in totals.items()}
+        self.state.phase, self.state.next_block = number + 1, 0
 
     def walk(self, number: int, observer: Observer, kinds: Sequence[str], what: str = "") -> None:
         """Take every block from ``state.next_block`` on through the model and ``observer``."""
@@ -118,7 +139,11 @@ class Run:
         draws = block_uniforms(self.seed, rows.tolist(), length - 1) if "model" in kinds else None
         with torch.enable_grad():
             hidden = self.head.hidden(ids)
-        result = loss_gradient(self.head, hidden, ids, kinds, draws, self.vocabulary, self.state.scale)
+        scale = self.state.scale
+        if isinstance(observer, EntropyPass):
+            torch.autograd.backward(hidden, entropy_gradient(self.head, hidden, self.vocabulary, scale))
+            return
+        result = loss_gradient(self.head, hidden, ids, kinds, draws, self.vocabulary, scale)
         for kind in kinds:
             if isinstance(observer, SumsPass):
                 observer.labels, observer.with_u = kind, kind == kinds[0]

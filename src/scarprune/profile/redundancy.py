@@ -7,53 +7,30 @@ import torch
 
 from scarprune.models.site import Site
 from scarprune.profile.accumulate import wide
+from scarprune.profile.totals import Totals
 
 TOP = 5
 _LARGEST_CORRELATION = 0.9999
 
 
-class CrossPass:
+class CrossPass(Totals):
     """Running sums over tokens of q_i q_s for every channel i and core channel s: float64 [m, k] per site.
 
     2 m k operations a token, one matrix product a batch.
     """
 
+    power = 2
+
     def __init__(self, sites: Sequence[Site], core: Mapping[str, np.ndarray]) -> None:
+        super().__init__()
         self.sites = sites
         self._core = {site.name: torch.from_numpy(core[site.name]) for site in sites}
-        self._pending: dict[int, torch.Tensor] = {}
-        self._totals: dict[str, torch.Tensor] = {}
-
-    def begin(self, groups: np.ndarray, tokens: int) -> None:
-        """Forget what an unfinished batch left."""
-        self._pending.clear()
 
     def observe(self, index: int, u: torch.Tensor, s: torch.Tensor) -> None:
         """See the u and s of one site, [..., m]."""
         q = (wide(u) * wide(s)).flatten(0, -2)
-        core = self._core[self.sites[index].name].to(q.device)
-        self._pending[index] = q.T @ q.index_select(1, core)
-
-    def commit(self, scale: float = 1.0) -> None:
-        """Add the batch to the totals; ``scale`` is what the loss was multiplied by."""
-        for index, cross in self._pending.items():
-            key = self.sites[index].name
-            double = (cross.cpu() if cross.device.type == "mps" else cross).double() / scale**2
-            known = self._totals.get(key)
-            self._totals[key] = double if known is None else known.to(double.device).add_(double)
-        self._pending.clear()
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All totals, float64 [m, k] by site."""
-        return {key: total.cpu().numpy() for key, total in self._totals.items()}
-
-    def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """Continue from totals that ``arrays`` gave."""
-        self._totals = {key: torch.from_numpy(array.copy()) for key, array in arrays.items()}
-
-    def pending_is_finite(self) -> bool:
-        """Whether the batch just seen holds numbers alone."""
-        return all(bool(torch.isfinite(cross).all()) for cross in self._pending.values())
+        name = self.sites[index].name
+        self.see(name, q.T @ q.index_select(1, self._core[name].to(q.device)))
 
 
 def correlations(

@@ -16,6 +16,7 @@ from scarprune.models.fingerprint import fingerprint_model
 from scarprune.models.site import Site
 from scarprune.profile.accumulate import SumsPass
 from scarprune.profile.assemble import assemble
+from scarprune.profile.extras import COSTS, PASSES, check_extras, measure_extra
 from scarprune.profile.groups import assign_groups
 from scarprune.profile.passes import Run, begin, check, device_of, first_scale, prepared
 from scarprune.profile.redundancy import CrossPass
@@ -39,13 +40,15 @@ class _Wanted:
     rho: float
     seed: int
     mean_loss: bool = False
+    extras: tuple[str, ...] = ()
 
     def tokens_left(self, state: State, lengths: np.ndarray) -> float:
-        """Tokens still to take forward and backward, over both passes; a second backward is half of one."""
-        left = float(lengths[state.next_block :].sum())
-        if state.phase == 2:
-            return left
-        return left * (1.5 if len(self.kinds) == 2 else 1.0) + (lengths.sum() if self.redundancy else 0)
+        """Tokens still to take forward and backward, over all passes; a second backward is half of one."""
+        costs = {1: 1.5 if len(self.kinds) == 2 else 1.0, 2: 1.0 if self.redundancy else 0.0}
+        costs |= {PASSES[extra]: COSTS[extra] for extra in self.extras}
+        done = float(lengths[: state.next_block].sum())
+        whole = sum(cost for number, cost in costs.items() if number >= state.phase)
+        return whole * float(lengths.sum()) - costs.get(state.phase, 0.0) * done
 
 
 def profile_model(
@@ -55,6 +58,7 @@ def profile_model(
     batch: int | Literal["auto"] = "auto",
     redundancy: bool = True,
     labels: Labels = "data",
+    extras: Sequence[str] = (),
     resume: str | Path | None = None,
     rho: float = 0.01,
     seed: int = 0,
@@ -69,6 +73,9 @@ def profile_model(
         batch: blocks at once; ``auto`` takes what fits and halves where memory runs out.
         redundancy: also walk the text a second time for the redundancy of every channel with the core.
         labels: ``data`` (the empirical Fisher of the paper), ``model`` (sampled labels), or ``both``.
+        extras: what single scores need and each costs a pass of its own: ``entropy`` (forward and backward),
+            ``gradient`` (the same with gradients of the weights, one block at a time), ``hessian`` (forward,
+            layer by layer, and one inverse a site).
         resume: file that keeps the state of an unfinished run; where it is there, the run goes on from it.
         rho: share of a site's channels that make its core.
         seed: of the sampled labels.
@@ -77,13 +84,13 @@ def profile_model(
             alone (``method`` 11), since short blocks then outweigh long ones.
 
     Raises:
-        UnsupportedModelError: no feed-forward network is recognised.
+        UnsupportedModelError: no feed-forward network is recognised, or an extra cannot be measured on it.
         TextError: ids outside the vocabulary, blocks longer than the context or of one token.
         NumericsError: a loss or a sum is not finite.
         MemoryBudgetError: not even one block fits.
     """
     kinds = _check_arguments(batch, labels, rho, blocks)
-    wanted = _Wanted(kinds, redundancy, rho, seed, mean_loss)
+    wanted = _Wanted(kinds, redundancy, rho, seed, mean_loss, check_extras(extras, mean_loss))
     sites = find_sites(model)
     check_fits(blocks, vocabulary_size(model), context_length(model.config))
     keeper = Keeper(None if resume is None else Path(resume))
@@ -111,6 +118,7 @@ def _begin(
         "seed": wanted.seed,
         "redundancy": wanted.redundancy,
         "mean_loss": wanted.mean_loss,
+        "extras": list(wanted.extras),
         "dtype": str(model.dtype),
     }
     state = keeper.load(identity) or State(identity, scale=first_scale(model))
@@ -135,24 +143,15 @@ def _begin(
 
 def _measure(run: Run, fused: bool, wanted: _Wanted) -> Profile:
     kinds, rho = wanted.kinds, wanted.rho
-    sums = SumsPass(run.sites, statistics(), compiled=fused)
-    sums.restore(run.state.of_pass(1))
-    if run.state.phase == 1:
-        run.walk(1, sums, kinds)
-        run.state.next_block = 0
-    totals = sums.arrays()
+    totals = run.through(1, SumsPass(run.sites, statistics(), compiled=fused), kinds)
     prefix = "" if "data" in kinds else "model/"
     core = {
         site.name: largest(totals[f"{site.name}/{prefix}sum_q2"].sum(0), _core_size(site, rho))
         for site in run.sites
     }
-    cross = None
-    if wanted.redundancy:
-        run.state.arrays |= {f"1/{key}": array for key, array in totals.items()}
-        second = CrossPass(run.sites, core)
-        second.restore(run.state.of_pass(2))
-        run.walk(2, second, kinds[:1])
-        cross = second.arrays()
+    cross = run.through(2, CrossPass(run.sites, core), kinds[:1]) if wanted.redundancy else None
+    for extra in wanted.extras:
+        totals |= measure_extra(run, extra)
     profile = assemble(
         run.model, run.sites, run.blocks, run.groups, totals, core, cross, kinds, rho, run.seed
     )

@@ -22,11 +22,11 @@ class State:
 
     Attributes:
         identity: what must be equal for a run to go on: weights, text, labels, rho, seed, what is asked for.
-        phase: 1 or 2, the pass it is in.
+        phase: the pass it is in; every pass before it is finished.
         next_block: the first block of that pass not yet in the totals.
         batch: blocks at once; used again, since the order of additions is part of the sums.
         scale: what the loss was last multiplied by.
-        arrays: totals by pass: ``1/...`` and ``2/...``, float64.
+        arrays: totals by pass: ``1/...``, ``2/...`` and so on, float64.
     """
 
     identity: dict[str, Any]

@@ -33,7 +33,15 @@ WEIGHT_NORMS = ("gate_norm2", "up_norm2", "down_norm2", "down_norm1")
 # Made from weights, core and text together: [m] each, dropped by "+", as the indices are.
 OF_CORE_AND_INPUT = ("wanda_gate", "wanda_up", "conn", "red/top5", "red/top5_unsigned", "red/mean")
 INDICES = ("support", "red/core")
-SIGNED = frozenset({"sum_u", "sum_s", "sum_q", "sum_us2", "block_GS", "groups_G"})
+# Measured only where asked for, since each costs a pass of its own: [m] each.
+EXTRAS = {
+    "entropy": ("entropy/sum_abs_q",),
+    "gradient": ("gradient/sum_gate", "gradient/sum_up", "gradient/block_squares", "gradient/magnitude"),
+    "hessian": ("hessian/readers", "hessian/down"),
+}
+SIGNED = frozenset(
+    {"sum_u", "sum_s", "sum_q", "sum_us2", "block_GS", "groups_G", "gradient/sum_gate", "gradient/sum_up"}
+)
 
 _KIND = "profile"
 
@@ -48,7 +56,8 @@ class Profile:
             was read), ``labels``, ``counts`` (``targets`` and ``positions`` per band, ``blocks``),
             ``groups`` (targets per group of blocks), ``rho`` (the core that pass 2 and Conn belong to),
             ``loss`` (``mean`` where each block's loss was a mean; else absent: it was a sum).
-        tensors: ``{site}/{name}``; with model labels ``{site}/model/{name}``; pass 2 ``{site}/red/...``.
+        tensors: ``{site}/{name}``; with model labels ``{site}/model/{name}``; pass 2 ``{site}/red/...``;
+            of an extra pass ``{site}/{extra}/...``.
     """
 
     sites: list[Site]
@@ -75,6 +84,11 @@ class Profile:
     def labels(self) -> tuple[str, ...]:
         """Which labels the gradients were taken with: ``data``, ``model`` or both."""
         return tuple(self.header["labels"])
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The extra passes that were made."""
+        return tuple(extra for extra, names in EXTRAS.items() if self.has(names[-1]))
 
     def targets(self, bands: Sequence[int] = ALL_BANDS) -> int:
         """N: predicted tokens at the positions of ``bands``."""
@@ -145,8 +159,15 @@ class Profile:
     def _how_to_complete(self, name: str, labels: str) -> str:
         if name in LABELLED:
             return f'Profile again with labels="{labels}" or "both" (--labels {labels}).'
+        extra = extra_of(name)
         if self.header.get("merged"):
-            return "Adding profiles drops it, since it depends on all text at once: profile the joined text."
+            option = f" with --extra {extra}" if extra else ""
+            return (
+                "Adding profiles drops it, since it depends on all text at once: "
+                f"profile the joined text{option}."
+            )
+        if extra:
+            return f'Profile again with extras=("{extra}",) (--extra {extra}); it costs a pass of its own.'
         if name.startswith("red/"):
             return "Profile again with redundancy=True (without --no-redundancy)."
         return "Profile the model again with this version of scarprune."
@@ -248,6 +269,12 @@ def _check_tensor(key: str, name: str, array: np.ndarray, site: Site) -> None:
             raise ValueError(f"{key} holds {array.min()}, which no sum of its kind can be")
 
 
+def extra_of(name: str) -> str | None:
+    """The extra pass that measures the statistic ``name``; None for what every profile holds."""
+    first = name.partition("/")[0]
+    return first if first in EXTRAS else None
+
+
 def _ascend(indices: np.ndarray, count: int) -> bool:
     inside = len(indices) > 0 and indices[0] >= 0 and indices[-1] < count
     return bool(inside and (np.diff(indices) > 0).all())
@@ -262,6 +289,7 @@ def expected_shapes() -> dict[str, tuple[int, ...]]:
         | dict.fromkeys(BLOCK_LABELLED + WEIGHT_NORMS + OF_CORE_AND_INPUT, ())
         | dict.fromkeys(GROUP_LABELLED, (GROUPS,))
         | dict.fromkeys(GROUP, (ACTIVATION_GROUPS,))
+        | dict.fromkeys((name for names in EXTRAS.values() for name in names), ())
     )
 
 

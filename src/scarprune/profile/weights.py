@@ -32,6 +32,18 @@ def wanda_terms(model: nn.Module, site: Site, sum_x2: np.ndarray) -> dict[str, n
     return {f"wanda_{reader.role}": _over_rows(model, reader, term) for reader in site.readers}
 
 
+def weighted_squares(model: nn.Module, site: Site, factors: np.ndarray) -> np.ndarray:
+    """Sum over the gate row and the up row of W_ij^2 * ``factors[j]``: float64 [m]."""
+
+    def term(rows: torch.Tensor) -> torch.Tensor:
+        return rows.square() @ torch.from_numpy(factors).to(rows)
+
+    total = np.zeros(site.width)
+    for reader in site.readers:
+        total += _over_rows(model, reader, term)
+    return total
+
+
 def connection(
     model: nn.Module, site: Site, core: np.ndarray, size: int | None = None
 ) -> dict[str, np.ndarray]:

@@ -95,6 +95,23 @@ def test_sparsity_0_changes_no_bit(scarprune: Run, tiny: Path, text: Path, tmp_p
     assert (found["excess_nats"], found["excess_standard_error"]) == (0.0, 0.0)
 
 
+def test_prune_makes_the_extra_pass_its_score_needs(
+    scarprune: Run, tiny: Path, text: Path, tmp_path: Path
+) -> None:
+    words = ("--sparsity", 0.5, "--text", text, *QUICK)
+    result = scarprune("prune", tiny, tmp_path / "small", *words, "--score", "obs", "--json", "-")
+    assert (result.code, json.loads(result.out)["score"]) == (0, "obs")
+    profile = tmp_path / "p.safetensors"
+    assert (
+        scarprune("profile", tiny, "--out", profile, "--text", text, "--extra", "entropy", *QUICK[:4]).code
+        == 0
+    )
+    assert load_profile(profile).extras == ("entropy",)
+    result = scarprune("prune", tiny, tmp_path / "other", *words, "--score", "obs", "--profile", profile)
+    assert result.code == 1
+    assert "--extra hessian" in result.err
+
+
 def _interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C right after the state was kept for the first time: after one batch."""
     monkeypatch.setattr("scarprune.profile.state._SECONDS_BETWEEN", -1.0)

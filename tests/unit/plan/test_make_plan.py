@@ -25,6 +25,12 @@ def profile_with(values_of_sites, rho=0.1, name="sum_q2"):
     return profile
 
 
+ALLOCATIONS_SENTENCE = (
+    "allocation must be one of uniform, global, global_raw, global_standard, "
+    "linear:S (S from -1 to 1), middle"
+)
+
+
 def kept(plan):
     return [keep.tolist() for keep in plan.keep.values()]
 
@@ -258,7 +264,7 @@ def test_any_pool_is_greedy_removal(sites, sparsity, cap):
 # -- what must not matter --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("allocation", ["uniform", "global", "global_raw"])
+@pytest.mark.parametrize("allocation", ["uniform", "global", "global_raw", "global_standard", "linear:0.5"])
 @pytest.mark.parametrize("name", ["loss_proxy", "scar_prot", "taylor"])
 def test_the_scale_of_the_loss_changes_no_plan(name, allocation):
     raws, louder = make_raw(seed=8), make_raw(seed=8)
@@ -282,6 +288,101 @@ def test_the_seed_draws_the_random_plan():
     assert plans[0] == plans[1] != plans[2]
 
 
+# -- by depth --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("allocation", "sites", "cap", "widths"),
+    [
+        # 10 channels each, half go: 25 in all, fractions 0.25 0.375 0.5 0.625 0.75 of 10 channels:
+        # 2.5 3.75 5 6.25 7.5 -> floors 2 3 5 6 7 are 23, the largest remainders are 0.75, then the first 0.5
+        ("linear:0.5", 5, 1.0, [7, 6, 5, 4, 3]),
+        ("linear:-0.5", 5, 1.0, [2, 4, 5, 6, 8]),
+        ("linear:0", 5, 1.0, [5, 5, 5, 5, 5]),
+        # 0 2.5 5 7.5 10 meets the cap of 7 twice: 11 are left for 2.5 and 5 in proportion, 3.67 and 7.33,
+        # the cap again: 4 are left for the second
+        ("linear:1", 5, 0.7, [10, 6, 3, 3, 3]),
+        # the last of five stays whole, and a tenth of five is none: 25 from four
+        ("middle", 5, 0.7, [3, 4, 4, 4, 10]),
+        # of ten, the first and the last stay whole: 50 from eight, 6.25 each
+        ("middle", 10, 0.7, [10, 3, 3, 4, 4, 4, 4, 4, 4, 10]),
+        ("linear:0.9", 1, 0.7, [5]),
+        ("middle", 1, 0.7, [5]),
+    ],
+)
+def test_a_schedule_removes_by_depth_what_uniform_removes(allocation, sites, cap, widths):
+    profile = profile_with([np.arange(10)] * sites)
+    plan = make_plan(profile, "loss_proxy", 0.5, allocation=allocation, cap=cap)
+    assert [len(keep) for keep in plan.keep.values()] == widths
+    assert kept(plan) == [list(range(10 - width, 10)) for width in widths]  # the largest scores
+    assert plan.achieved_sparsity == 0.5
+    assert (plan.allocation, plan.cap, plan.multiple_of) == (allocation, cap, 1)
+
+
+def test_a_schedule_counts_by_width():
+    # 0.5 of 8 and 16: 12 go; parts 0.5 and 1.5 of the widths are 4 and 24, so 12/7 and 72/7
+    plan = make_plan(profile_with([np.arange(8), np.arange(16)]), "loss_proxy", 0.5, allocation="linear:0.5")
+    assert list(plan.widths.values()) == [6, 6]
+
+
+def test_a_schedule_keeps_a_protected_core():
+    profile = profile_with([np.arange(10), np.arange(10)], rho=0.4)
+    # 2.5 and 7.5 would go, but only 6 of the second may
+    plan = make_plan(profile, "weight_norm", 0.5, "core", allocation="linear:0.5", cap=1.0)
+    assert list(plan.widths.values()) == [6, 4]
+    assert kept(plan)[1] == plan.core[profile.sites[1].name].tolist()
+
+
+def test_a_schedule_rounds_each_width_up_to_an_asked_multiple():
+    plan = make_plan(
+        profile_with([np.arange(10)] * 5), "loss_proxy", 0.5, allocation="linear:0.5", cap=1.0, multiple_of=4
+    )
+    assert list(plan.widths.values()) == [8, 8, 8, 4, 4]
+
+
+def test_a_schedule_that_its_cap_does_not_allow_is_an_error():
+    with pytest.raises(PlanError) as caught:
+        make_plan(profile_with([np.ones(10)] * 5), "loss_proxy", 0.6, allocation="middle")
+    assert str(caught.value) == (
+        "Sparsity 0.6 would remove 30 of 50 channels; with cap 0.7 at most 28 can go. "
+        "Ask for a lower sparsity or raise the cap."
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(2, 40), min_size=1, max_size=6),
+    st.floats(0, 0.7),
+    st.sampled_from(["linear:0.3", "linear:-1", "linear:1", "middle"]),
+)
+def test_any_schedule_stays_inside_its_bounds(sites, sparsity, allocation):
+    profile = profile_with([np.arange(m) for m in sites])
+    try:
+        plan = make_plan(profile, "loss_proxy", sparsity, allocation=allocation)
+    except PlanError:
+        assert sparsity > 0
+        return
+    lost = [m - width for m, width in zip(sites, plan.widths.values(), strict=True)]
+    assert sum(lost) == sum(math.floor(sparsity * m + 1e-9) for m in sites)
+    assert all(0 <= n <= math.floor(0.7 * m + 1e-9) for n, m in zip(lost, sites, strict=True))
+
+
+def test_a_standard_pool_compares_standard_deviations():
+    # -1 0 1 deviations of 1 from 102, and -10 -8 18 of 15.6 from 20: the lowest are -1 and -0.64. As shares
+    # 0.167 and 0.2 of the second site are the lowest.
+    profile = profile_with([[101, 102, 103], [10, 12, 38]])
+    standard = make_plan(profile, "loss_proxy", 0.34, allocation="global_standard", cap=1.0)
+    assert kept(standard) == [[1, 2], [1, 2]]
+    assert kept(make_plan(profile, "loss_proxy", 0.34, allocation="global", cap=1.0)) == [[0, 1, 2], [2]]
+
+
+def test_a_site_of_equal_scores_lies_at_its_mean():
+    # 5 5 5 5 lie at 0; of 1 1 1 9 three lie below their mean
+    profile = profile_with([[5, 5, 5, 5], [1, 1, 1, 9]])
+    plan = make_plan(profile, "loss_proxy", 0.375, allocation="global_standard", cap=1.0)
+    assert kept(plan) == [[0, 1, 2, 3], [3]]
+
+
 # -- nonsense --------------------------------------------------------------------------------------
 
 
@@ -296,7 +397,12 @@ def test_sparsity_must_be_a_share(sparsity):
     [
         ({"protect": "halo"}, "protect must be None or \"core\", not 'halo'."),
         ({"protect": True}, 'protect must be None or "core", not True.'),
-        ({"allocation": "owl"}, "allocation must be one of uniform, global, global_raw, not 'owl'."),
+        ({"allocation": "owl"}, f"{ALLOCATIONS_SENTENCE}, not 'owl'."),
+        ({"allocation": "linear"}, f"{ALLOCATIONS_SENTENCE}, not 'linear'."),
+        ({"allocation": "linear:1.01"}, f"{ALLOCATIONS_SENTENCE}, not 'linear:1.01'."),
+        ({"allocation": "linear:nan"}, f"{ALLOCATIONS_SENTENCE}, not 'linear:nan'."),
+        ({"allocation": "global:1"}, f"{ALLOCATIONS_SENTENCE}, not 'global:1'."),
+        ({"allocation": None}, f"{ALLOCATIONS_SENTENCE}, not None."),
         ({"cap": 0}, r"cap must be in (0, 1], not 0."),
         ({"cap": 1.1}, r"cap must be in (0, 1], not 1.1."),
         ({"cap": float("nan")}, r"cap must be in (0, 1], not nan."),

@@ -8,7 +8,7 @@ from scarprune.scores.score import score, scores
 from support.profiles import make_raw, profile_of
 
 RAWS = make_raw(seed=3, widths=(40, 56))
-PROFILE = profile_of(RAWS)
+PROFILE = profile_of(RAWS, extras=True)
 BLOCKS, TOKENS = RAWS[0].u.shape[:2]
 N, READ = BLOCKS * (TOKENS - 1), BLOCKS * TOKENS
 
@@ -25,7 +25,29 @@ EXPECTED = {
     "fisher_activation": lambda r: 0.5 * (r.q_model.sum(1) ** 2).sum(0) / N * (r.u**2).mean((0, 1)),
     "activation_power": lambda r: (r.u**2).mean((0, 1)),
     "output_power": lambda r: (r.u**2).mean((0, 1)) * (r.down**2).sum(0),
+    "flap_ifv": lambda r: r.u.reshape(-1, r.site.width).var(0),
     "flap_wifv": lambda r: r.u.reshape(-1, r.site.width).var(0) * (r.down**2).sum(0),
+    # F3: the three slices' sums of W * G, each absolute; over v_i that sum is the sum of q.
+    "llm_pruner_vector": lambda r: (
+        sum(np.abs((w * r.g[role].sum(0) / N).sum(1)) for role, w in (("gate", r.gate), ("up", r.up)))
+        + np.abs(r.q.sum((0, 1)) / N)
+    ),
+    "llm_pruner_element1": lambda r: sum(np.abs(w * g.sum(0) / N).sum(1) for w, g in _slices(r)),
+    # A: mean over blocks of the square of the gradient of the block's mean loss, over TOKENS - 1 targets.
+    "llm_pruner_element2": lambda r: sum(
+        np.abs(w**2 * ((g / (TOKENS - 1)) ** 2).mean(0)).sum(1) for w, g in _slices(r)
+    ),
+    # F11: G is the mean over samples of each one's mean loss's gradient.
+    "gisp": lambda r: (
+        sum(np.abs(w * (g / (TOKENS - 1)).mean(0)).sum(1) for w, g in _slices(r)) / (3 * r.site.width)
+    ),
+    "obs": lambda r: (r.down**2).sum(0) / _inverse_diagonal(r.u),
+    "sparsegpt_sum": lambda r: (
+        (r.gate**2 / _inverse_diagonal(r.x)).sum(1)
+        + (r.up**2 / _inverse_diagonal(r.x)).sum(1)
+        + (r.down**2 / _inverse_diagonal(r.u)).sum(0)
+    ),
+    "hfprune": lambda r: np.mean([np.abs(q).sum(0) for q in r.u * r.s_entropy], axis=0),
     "weight_norm": lambda r: _rows(r.gate) + _rows(r.up) + _rows(r.down.T),
     "weight_norm_down": lambda r: _rows(r.down.T),
     "wanda": lambda r: _wanda(r.gate, r.x) + _wanda(r.up, r.x) + _wanda_columns(r).sum(0),
@@ -45,6 +67,18 @@ def _groups(per_block):
 
 def _rows(weight):
     return np.linalg.norm(weight, axis=1)
+
+
+def _slices(r):
+    return [(r.gate, r.g["gate"]), (r.up, r.g["up"]), (r.down.T, r.g["down"])]
+
+
+def _inverse_diagonal(inputs):
+    """diag of (mean of input input^T + 0.01 of its mean diagonal)^-1, one column solved at a time."""
+    tokens = [token for block in inputs for token in block]
+    moment = sum(np.outer(token, token) for token in tokens) / len(tokens)
+    damped = moment + 0.01 * np.mean(np.diag(moment)) * np.eye(len(moment))
+    return np.array([np.linalg.solve(damped, unit)[i] for i, unit in enumerate(np.eye(len(damped)))])
 
 
 def _wanda(weight, x):
@@ -138,7 +172,7 @@ def test_bands_without_a_token_are_refused():
 
 def test_plain_network_has_no_gate_terms():
     raws = make_raw(seed=1, gated=False)
-    profile = profile_of(raws)
+    profile = profile_of(raws, extras=True)
     for raw in raws:
         down = _wanda_columns(raw).sum(0)
         np.testing.assert_allclose(
@@ -147,6 +181,10 @@ def test_plain_network_has_no_gate_terms():
         np.testing.assert_allclose(
             score(profile, "weight_norm")[raw.site.name], _rows(raw.up) + _rows(raw.down.T), rtol=1e-6
         )
+        up = np.abs((raw.up * raw.g["up"].sum(0)).sum(1)) + np.abs(raw.q.sum((0, 1)))
+        np.testing.assert_allclose(score(profile, "llm_pruner_vector")[raw.site.name], up / N, rtol=1e-5)
+        of_two = score(profile, "llm_pruner_element1")[raw.site.name] / (2 * raw.site.width)
+        np.testing.assert_allclose(score(profile, "gisp")[raw.site.name], of_two, rtol=1e-12)
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 3, 4, 7])
@@ -202,6 +240,28 @@ def test_scar_without_pass_2_says_how_to_complete_the_profile():
         score(profile_of(RAWS, pass2=False), "scar_prot")
 
 
+@pytest.mark.parametrize(
+    ("name", "extra"), [("hfprune", "entropy"), ("llm_pruner", "gradient"), ("obs", "hessian")]
+)
+def test_a_score_of_an_extra_pass_says_how_to_complete_the_profile(name, extra):
+    with pytest.raises(ArtifactError, match=rf"--extra {extra}\); it costs a pass of its own"):
+        score(profile_of(RAWS), name)
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"), [("llm_pruner_element1", "gradient"), ("gisp", "gradient"), ("obs", "hessian")]
+)
+def test_extras_that_are_no_sums_are_dropped_by_adding(name, extra):
+    with pytest.raises(ArtifactError, match=f"profile the joined text with --extra {extra}"):
+        score(PROFILE + PROFILE, name)
+
+
+def test_aliases_are_the_neighbours_names():
+    for alias, name in (("flap", "flap_wifv"), ("flap_wifn", "wanda_sp"), ("osscar", "obs")):
+        for site, values in score(PROFILE, alias).items():
+            assert np.array_equal(values, score(PROFILE, name)[site])
+
+
 @pytest.mark.parametrize("name", ["scar_prot", "wanda"])
 def test_added_profiles_lack_what_depends_on_all_the_text(name):
     with pytest.raises(ArtifactError, match="profile the joined text"):
@@ -209,7 +269,8 @@ def test_added_profiles_lack_what_depends_on_all_the_text(name):
 
 
 def test_adding_a_profile_to_itself_changes_no_mean():
-    for name in ("loss_proxy", "loss_proxy_median", "block_fisher", "two_ssp", "wanda_sp"):
+    summed = ("loss_proxy", "loss_proxy_median", "block_fisher", "two_ssp", "wanda_sp", "hfprune")
+    for name in (*summed, "llm_pruner_vector", "llm_pruner_element2"):
         once, twice = score(PROFILE, name), score(PROFILE + PROFILE, name)
         for site in once:
             np.testing.assert_allclose(twice[site], once[site], rtol=1e-6)

@@ -47,9 +47,10 @@ SCORES = (
         name="wanda_sp",
         formula="(1/d) * norm1(v_i) * root(sum u_i^2 / B)",
         unit="weight * input",
-        source="Wanda-sp in FLAP (arXiv 2312.11983): mean over v_i of abs(W) * root(s_i)",
+        source="Wanda-sp in FLAP (arXiv 2312.11983): mean over v_i of abs(W) * root(s_i); also its WIFN",
         needs=("down_norm1", "sum_u2"),
         compute=_wanda_sp,
+        aliases=("flap_wifn",),
     ),
     Score(
         name="wanda_down",
