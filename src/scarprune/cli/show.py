@@ -10,6 +10,7 @@ from scarprune.cut.report import CutReport
 from scarprune.evaluate.perplexity import Perplexity
 from scarprune.evaluate.tasks import Metric, TaskResults, difference
 from scarprune.plan.plan import Plan
+from scarprune.plan.readiness import Readiness, readiness
 from scarprune.runtime.progress import duration
 from scarprune.text.blocks import Blocks
 
@@ -55,7 +56,15 @@ def plan(plan: Plan) -> list[tuple[str, str]]:
         ("score", plan.score + (", core protected" if plan.protect == "core" else "")),
         ("sparsity", f"{percent(plan.achieved_sparsity)} of all channels (asked: {percent(plan.sparsity)})"),
         ("width", widths({site.name: site.width for site in plan.sites}, plan.widths)),
+        *ready(readiness([max(plan.widths.values())])),  # one width is stored, smaller sites padded to it
     ]
+
+
+def ready(found: Readiness) -> list[tuple[str, str]]:
+    """Which kernels and formats a width fits; what is not met says with what width it would be."""
+    met = [f"{need.name} ({need.multiple})" for need in found.met]
+    unmet = [f"{need.name} ({need.multiple}: {found.next_width(need):,})" for need in found.unmet]
+    return [(name, ", ".join(needs)) for name, needs in (("fits", met), ("does not fit", unmet)) if needs]
 
 
 def text(blocks: Blocks) -> str:
