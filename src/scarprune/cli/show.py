@@ -61,10 +61,15 @@ def plan(plan: Plan) -> list[tuple[str, str]]:
 
 
 def ready(found: Readiness) -> list[tuple[str, str]]:
-    """Which kernels and formats a width fits; what is not met says with what width it would be."""
-    met = [f"{need.name} ({need.multiple})" for need in found.met]
-    unmet = [f"{need.name} ({need.multiple}: {found.next_width(need):,})" for need in found.unmet]
-    return [(name, ", ".join(needs)) for name, needs in (("fits", met), ("does not fit", unmet)) if needs]
+    """Which kernels and formats a width fits, and at which widths it would fit the others."""
+    rows = [("fits", ", ".join(f"{need.name} ({need.multiple})" for need in found.met))]
+    wider: dict[int, list[str]] = {}
+    for need in found.unmet:
+        wider.setdefault(found.next_width(need), []).append(need.name)
+    rows.append(
+        ("would fit", "; ".join(f"{', '.join(names)} at {width:,}" for width, names in wider.items()))
+    )
+    return [(name, value) for name, value in rows if value]
 
 
 def text(blocks: Blocks) -> str:

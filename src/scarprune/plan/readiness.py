@@ -30,21 +30,21 @@ class Need:
 
 NEEDS = (
     Need(
-        "GGUF blocks (Q4_0, Q8_0)",
+        "GGUF Q4_0/Q8_0",
         32,
         "the down projections stay unquantized, in float16",
         "https://github.com/ggml-org/llama.cpp/pull/3747",
     ),
     Need(
-        "whole tensor-core tiles",
+        "tensor-core tiles",
         64,
         "products run at a lower rate; 64 numbers of 16 bits are the 128 bytes that an A100 wants aligned",
         "https://docs.nvidia.com/deeplearning/performance/dl-performance-matrix-multiplication/index.html",
     ),
     Need(
-        "GPTQ, AWQ and Marlin groups",
+        "GPTQ/AWQ groups",
         _GROUP,
-        "vLLM refuses the quantized model, or it needs smaller groups and another kernel",
+        "vLLM's Marlin kernels refuse the quantized model; other groups or kernels may do",
         "https://github.com/vllm-project/vllm/issues/9913",
     ),
     Need(
