@@ -56,22 +56,36 @@ def test_text_and_tasks_are_one_document(scarprune: Run, tiny: Path, task: Path,
 
 
 def test_a_plan_and_its_cut_model_agree(
-    scarprune: Run, tiny: Path, task: Path, plan: Path, tmp_path: Path
+    scarprune: Run, tiny: Path, task: Path, plan: Path, text: Path, tmp_path: Path
 ) -> None:
     assert scarprune("cut", tiny, plan, tmp_path / "small").code == 0
-    result = scarprune("eval", tiny, "--plan", plan, "--tasks", task, "--json", tmp_path / "masked.json")
+    on = ("--tasks", task, "--text", text, "--blocks", 4, "--length", 32)
+    result = scarprune("eval", tiny, "--plan", plan, *on, "--quiet", "--json", tmp_path / "masked.json")
     assert (result.code, result.err) == (0, "")
-    header = result.out.splitlines()[0].split()
-    assert header == ["task", "metric", "dense", "under", "the", "plan", "difference", "items", "few-shot"]
+    header = next(line for line in result.out.splitlines() if line.startswith("task"))
+    assert header.split() == [
+        "task",
+        "metric",
+        "dense",
+        "under",
+        "the",
+        "plan",
+        "difference",
+        "items",
+        "few-shot",
+    ]
     masked = json.loads((tmp_path / "masked.json").read_text())
     cut, dense = (
-        json.loads(scarprune("eval", model, "--tasks", task, "--json", "-").out)["tasks"]["boats"]
-        for model in (tmp_path / "small", tiny)
+        json.loads(scarprune("eval", model, *on, "--json", "-").out) for model in (tmp_path / "small", tiny)
     )
-    assert masked["tasks"]["boats"]["accuracy"] == cut["accuracy"]
-    assert masked["dense"]["tasks"]["boats"] == dense
-    difference = masked["tasks"]["boats"]["metrics"]["acc"]["difference"]
-    assert difference == pytest.approx(cut["accuracy"] - dense["accuracy"])
+    assert masked["perplexity"] == pytest.approx(cut["perplexity"], rel=1e-6)
+    assert masked["perplexity"] != pytest.approx(dense["perplexity"], rel=1e-3)
+    assert masked["dense"]["perplexity"] == dense["perplexity"]
+    assert masked["dense"]["tasks"] == dense["tasks"]
+    under, before, after = (found["tasks"]["boats"] for found in (masked, dense, cut))
+    assert under["accuracy"] == after["accuracy"]
+    difference = under["metrics"]["acc"]["difference"]
+    assert difference == pytest.approx(after["accuracy"] - before["accuracy"])
 
 
 @pytest.mark.parametrize(
@@ -89,3 +103,22 @@ def test_what_is_wrong_with_the_arguments_is_said(
     result = scarprune("eval", tiny, *options)
     assert result.code == code
     assert words in result.err
+
+
+def test_parts_of_a_group_are_left_to_the_json() -> None:
+    from scarprune.cli import show
+    from scarprune.cli.answer import console
+    from scarprune.evaluate.tasks import Metric, TaskResult
+
+    def result(part_of: str | None) -> TaskResult:
+        metrics = {"acc": Metric(0.25, 0.125), "bpb": Metric(None, None)}
+        return TaskResult(n=1400, num_fewshot=None, version=None, part_of=part_of, metrics=metrics)
+
+    out = console()
+    with out.capture() as caught:
+        out.print(show.tasks({"law": result("all"), "all": result(None)}, None))
+    lines = [line.split() for line in caught.get().splitlines()[2:]]
+    assert lines == [
+        ["all", "acc", "0.2500", "±", "0.1250", "1,400", "mixed"],
+        ["all", "bpb", "not", "finite", "1,400", "mixed"],
+    ]

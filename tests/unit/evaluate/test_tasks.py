@@ -123,16 +123,19 @@ def test_under_a_mask_it_is_the_model_without_those_channels(demo, plan_for, tmp
         zeroed.get_submodule(site.name).weight.data[:, gone] = 0
     whole, cut = best(model, tokenizer), best(zeroed, tokenizer)
     assert whole.tolist() != cut.tolist()
-    asking = Asking((str(write_task(tmp_path / "t", items_with(whole))),))
+    labels = (whole + np.array([1, 0, 0, 0])) % 3  # of the whole model one is wrong
+    asking = Asking((str(write_task(tmp_path / "t", items_with(labels))),))
     dense = run_tasks(model, tokenizer, asking)
     with masked(model, plan):
         under = run_tasks(model, tokenizer, asking)
-    hits = (cut == whole).astype(float)
+    before, hits = (whole == labels).astype(float), (cut == labels).astype(float)
+    paired, alone = (np.std(numbers, ddof=1) / 2 for numbers in (hits - before, hits))
+    assert paired != alone
     assert under["mine"].metrics["acc"].value == hits.mean()
     numbers = under["mine"].as_json(dense["mine"])
     assert numbers["accuracy"] == hits.mean()
-    assert numbers["metrics"]["acc"]["difference"] == hits.mean() - 1
-    assert numbers["metrics"]["acc"]["difference_standard_error"] == pytest.approx(np.std(hits, ddof=1) / 2)
+    assert numbers["metrics"]["acc"]["difference"] == hits.mean() - 0.75
+    assert numbers["metrics"]["acc"]["difference_standard_error"] == pytest.approx(paired)
 
 
 def test_log_probabilities_are_float32_in_a_bfloat16_model(demo, tmp_path):
