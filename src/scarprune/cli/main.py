@@ -23,6 +23,7 @@ COMMANDS = (
     "heal",
     "eval",
     "sweep",
+    "bench",
     "analyze",
     "validate",
     "trajectory",

@@ -8,7 +8,9 @@ from scarprune.cli.answer import table
 from scarprune.cli.words import change, parameters, percent, shorten, size, widths, with_error
 from scarprune.cut.report import CutReport
 from scarprune.evaluate.perplexity import Perplexity
+from scarprune.evaluate.tasks import Metric, TaskResults, difference
 from scarprune.plan.plan import Plan
+from scarprune.plan.readiness import Readiness, readiness
 from scarprune.runtime.progress import duration
 from scarprune.text.blocks import Blocks
 
@@ -54,7 +56,20 @@ def plan(plan: Plan) -> list[tuple[str, str]]:
         ("score", plan.score + (", core protected" if plan.protect == "core" else "")),
         ("sparsity", f"{percent(plan.achieved_sparsity)} of all channels (asked: {percent(plan.sparsity)})"),
         ("width", widths({site.name: site.width for site in plan.sites}, plan.widths)),
+        *ready(readiness([max(plan.widths.values())])),  # one width is stored, smaller sites padded to it
     ]
+
+
+def ready(found: Readiness) -> list[tuple[str, str]]:
+    """Which kernels and formats a width fits, and at which widths it would fit the others."""
+    rows = [("fits", ", ".join(f"{need.name} ({need.multiple})" for need in found.met))]
+    wider: dict[int, list[str]] = {}
+    for need in found.unmet:
+        wider.setdefault(found.next_width(need), []).append(need.name)
+    rows.append(
+        ("would fit", "; ".join(f"{', '.join(names)} at {width:,}" for width, names in wider.items()))
+    )
+    return [(name, value) for name, value in rows if value]
 
 
 def text(blocks: Blocks) -> str:
@@ -71,3 +86,31 @@ def perplexities(results: Mapping[str, Perplexity]) -> Table:
         nats = with_error(result.nats_per_token, result.standard_error, 4)
         rows.append((name, shorten(result.perplexity), nats, bits))
     return table(("", "perplexity", "nats per token", "bits per byte"), rows)
+
+
+def tasks(results: TaskResults, dense: TaskResults | None) -> Table:
+    """One metric of one task a row; parts of groups are left to the JSON."""
+    rows = []
+    for name, task in results.items():
+        if task.part_of is not None:
+            continue
+        for metric, found in task.metrics.items():
+            numbers = [_measured(found)]
+            if dense is not None:
+                whole = dense[name].metrics[metric]
+                numbers = [
+                    _measured(whole),
+                    _measured(found),
+                    _measured(Metric(*difference(whole, found)), "+"),
+                ]
+            shots = "mixed" if task.num_fewshot is None else str(task.num_fewshot)
+            rows.append((name, metric, *numbers, f"{task.n:,}", shots))
+    shown = ["model"] if dense is None else ["dense", "under the plan", "difference"]
+    return table(("task", "metric", *shown, "items", "few-shot"), rows, left=2)
+
+
+def _measured(metric: Metric, sign: str = "") -> str:
+    if metric.value is None:
+        return "not finite"
+    error = "" if metric.standard_error is None else f" ± {metric.standard_error:.4f}"
+    return f"{metric.value:{sign}.4f}{error}"

@@ -28,6 +28,7 @@ from scarprune.pipeline.stages import BETTER_TEXT, count_of, describe, describe_
 from scarprune.pipeline.texts import Texts, read_texts
 from scarprune.pipeline.workshop import workshop
 from scarprune.plan.plan import Plan, make_plan
+from scarprune.plan.readiness import readiness
 from scarprune.profile.run import Labels
 from scarprune.profile.sums import Profile, extra_of, load_profile
 from scarprune.runtime.progress import remark
@@ -77,6 +78,7 @@ class Pruned:
             "excess_nats": nats,
             "excess_standard_error": error,
             **self.report.as_json(),
+            "readiness": readiness(self.report.widths.values()).as_json(),
             "verified": True,
             "score": self.plan.score,
             "sparsity": self.plan.sparsity,

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from scarprune.artifacts import partial_path, refuse_existing
+from scarprune.errors import ArgumentError
 from scarprune.evaluate.masks import masked
 from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
+from scarprune.evaluate.tasks import Asking, TaskResults, run_tasks
 from scarprune.models.find import find_sites
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.pipeline.inputs import Batch, Loading, Measuring, Reading, judged
@@ -16,7 +18,7 @@ from scarprune.profile.estimate import expected_seconds
 from scarprune.profile.run import profile_model
 from scarprune.profile.sums import Profile
 from scarprune.runtime.progress import duration, remark
-from scarprune.runtime.provenance import provenance
+from scarprune.runtime.provenance import package_version, provenance
 from scarprune.scores.core import profile_core
 from scarprune.stats.concentration import share
 from scarprune.text.blocks import DEFAULT_COUNT, Blocks
@@ -84,65 +86,113 @@ def count_of(blocks: int | None) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """What was found of one model: on a text, on tasks, or on both.
+
+    Attributes:
+        perplexity: on the text; None where there was none.
+        tasks: by name; empty where none were asked for.
+    """
+
+    perplexity: Perplexity | None
+    tasks: TaskResults
+
+    def as_json(self, dense: "Judged | None" = None) -> dict[str, Any]:
+        """Keys of an evaluation; ``tasks`` and those of perplexity where they were measured."""
+        document = {} if self.perplexity is None else self.perplexity.as_json()
+        if self.tasks:
+            whole = {} if dense is None else dense.tasks
+            document["tasks"] = {name: task.as_json(whole.get(name)) for name, task in self.tasks.items()}
+        return document
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Perplexity of a model on a text; with a plan, of the model without the channels that it removes.
+    """Perplexity and tasks of a model; with a plan, of the model without the channels that it removes.
 
     Attributes:
         result: of the model, masked where there is a plan.
-        dense: of the whole model on the same blocks; None without a plan.
-        blocks: what was read.
+        dense: of the whole model on the same blocks and tasks; None without a plan.
+        blocks: what was read; None without a text.
         overlap: share of its 13-grams of tokens that the plan's calibration text holds; None where unknown.
+        asking: which tasks; None without any.
         facts: provenance of the JSON.
     """
 
-    result: Perplexity
-    dense: Perplexity | None
-    blocks: Blocks
+    result: Judged
+    dense: Judged | None
+    blocks: Blocks | None
     overlap: float | None
+    asking: Asking | None
     facts: dict[str, Any]
 
     @property
     def excess(self) -> tuple[float, float | None] | None:
-        """ln(perplexity masked / dense) in nats with its paired standard error; None without a plan."""
-        return None if self.dense is None else excess(self.dense, self.result)
+        """ln(perplexity masked / dense) in nats with its paired standard error; None without both."""
+        if self.dense is None or self.dense.perplexity is None or self.result.perplexity is None:
+            return None
+        return excess(self.dense.perplexity, self.result.perplexity)
 
     def as_json(self) -> dict[str, Any]:
         """Keys of an evaluation; with a plan also ``dense``, ``excess_nats``, ``excess_standard_error``."""
-        document = {"provenance": self.facts, **self.result.as_json(), "text": describe(self.blocks)}
-        if self.dense is not None and self.excess is not None:
+        document = {"provenance": self.facts, **self.result.as_json(self.dense)}
+        if self.asking is not None:
+            document["limit"] = self.asking.limit
+        if self.blocks is not None:
+            document["text"] = describe(self.blocks)
+        if self.dense is not None:
+            document["dense"] = self.dense.as_json()
+        if self.excess is not None:
             nats, error = self.excess
-            document |= {"dense": self.dense.as_json(), "excess_nats": nats, "excess_standard_error": error}
-            document["overlap"] = self.overlap
+            document |= {"excess_nats": nats, "excess_standard_error": error, "overlap": self.overlap}
         return document
 
 
 def evaluate(
     source: str,
-    text: str,
+    text: str | None,
     *,
+    tasks: Asking | None = None,
     plan: Path | None = None,
     loading: Loading = Loading(),
     reading: Reading = Reading(),
     blocks: int | None = None,
     batch: Batch = "auto",
 ) -> Evaluation:
-    """Perplexity of a model on every block of ``text`` (or on ``blocks`` of them), whole or under a plan."""
+    """Judge a model, whole or under a plan: perplexity on ``text`` (all, or ``blocks``), tasks, or both."""
+    if text is None and tasks is None:
+        raise ArgumentError("There is nothing to judge on: neither a text nor tasks.")
     chosen: Plan | None = None if plan is None else load_plan(plan)
     model, tokenizer = loading.load(source)
-    fingerprint = fingerprint_model(model)
-    if chosen is not None:
-        chosen.check(find_sites(model), fingerprint)
-    read = reading.blocks(judged(text), tokenizer, blocks)
-    say_expected(model, read, runs=1 if chosen is None else 2)
-    first = perplexity(model, read, batch=batch)
     facts = {**describe_model(model, source), "seed": reading.seed}
+    if chosen is not None:
+        chosen.check(find_sites(model), facts["fingerprint"])
+        facts["plan"] = str(plan)
+    read = None if text is None else reading.blocks(judged(text), tokenizer, blocks)
+    if read is not None:
+        say_expected(model, read, runs=1 if chosen is None else 2)
+
+    def judge() -> Judged:
+        found = None if read is None else perplexity(model, read, batch=batch)
+        if tasks is None:
+            return Judged(found, {})
+        trusted = loading.trust_remote_code
+        done = run_tasks(model, tokenizer, tasks, batch=batch, bos=reading.bos, trust_remote_code=trusted)
+        return Judged(found, done)
+
+    first = judge()
+    origin = provenance(**facts)
+    if tasks is not None:
+        origin["versions"]["lm_eval"] = package_version("lm_eval")
     if chosen is None:
-        return Evaluation(first, None, read, None, provenance(**facts))
+        return Evaluation(first, None, read, None, tasks, origin)
     with masked(model, chosen):
-        second = perplexity(model, read, batch=batch)
+        second = judge()
     measured_on = chosen.provenance.get("text") or []
+    if read is None:
+        return Evaluation(second, first, None, None, tasks, origin)
     shared = say_overlap(read_again(measured_on, tokenizer, as_read(measured_on, reading)), read)
-    return Evaluation(second, first, read, shared, provenance(**facts, plan=str(plan)))
+    return Evaluation(second, first, read, shared, tasks, origin)
 
 
 def say_expected(model: Any, blocks: Blocks, runs: int) -> None:

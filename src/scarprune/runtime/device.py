@@ -1,5 +1,7 @@
 """Which device and dtype to compute with."""
 
+import platform
+
 import torch
 
 from scarprune.errors import ArgumentError
@@ -50,3 +52,10 @@ def resolve_dtype(
     if device.type == "cpu" and fits:
         return torch.float32
     return torch.float32 if checkpoint is None or checkpoint not in DTYPES.values() else checkpoint
+
+
+def device_name(device: torch.device) -> str:
+    """What a record of times says of a device: the GPU's name, or the processor and its threads in use."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"

@@ -19,6 +19,22 @@ def used_bytes(device: torch.device) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def allocated_bytes(device: torch.device) -> int | None:
+    """Memory of tensors on a GPU now; None where nothing counts them."""
+    return int(torch.cuda.memory_allocated(device)) if device.type == "cuda" else None
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begin anew to look for the most that is in use on a GPU."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """The most memory of tensors on a GPU since ``reset_peak``; None where nothing counts it."""
+    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else None
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` is an allocator's refusal, on any device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -30,6 +30,11 @@ def console() -> Console:
     return Console(file=sys.stderr, quiet=_quiet, highlight=False, soft_wrap=True)
 
 
+def is_drawn() -> bool:
+    """Whether bars are drawn: on a terminal, unless ``--quiet``."""
+    return not _quiet and console().is_terminal
+
+
 def remark(text: str) -> None:
     """Say one sentence on stderr."""
     console().print(text, markup=False)
@@ -58,8 +63,7 @@ def track(what: str, total: float, unit: str = "tokens", done: int = 0) -> Itera
 
     Where stderr is no terminal nothing is drawn.
     """
-    out = console()
-    if _quiet or not out.is_terminal:
+    if not is_drawn():
         yield lambda amount: None
         return
     columns = (
@@ -70,6 +74,6 @@ def track(what: str, total: float, unit: str = "tokens", done: int = 0) -> Itera
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=out, transient=True) as bar:
+    with Progress(*columns, console=console(), transient=True) as bar:
         task = bar.add_task(what, total=total, completed=done)
         yield lambda amount: bar.advance(task, amount)

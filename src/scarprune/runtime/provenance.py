@@ -21,13 +21,15 @@ def provenance(**facts: Any) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Installed versions of what a number may depend on."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # run from a source tree that was never installed
-            found[package] = "unknown"
-    return found
+    return {package: package_version(package) for package in _PACKAGES}
+
+
+def package_version(package: str) -> str:
+    """The installed version of ``package``; ``unknown`` where it was never installed (a source tree)."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def command() -> str | None:

@@ -55,6 +55,11 @@ def test_plan_needs_no_model(scarprune: Run, profile: Path, tmp_path: Path) -> N
         ["score", "wanda"],
         ["sparsity", "50.0% of all channels (asked: 50.0%)"],
         ["width", "48 -> 24 channels in each of 2 sites"],
+        [
+            "would",
+            "fit  GGUF Q4_0/Q8_0 at 32; tensor-core tiles at 64; GPTQ/AWQ groups at 128; GGUF K-quants at",
+        ],
+        ["256"],
         ["written", str(out)],
     ]
     assert load_plan(out).width == 24

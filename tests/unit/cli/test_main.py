@@ -19,7 +19,7 @@ def test_help_names_every_command_and_no_other(scarprune: Run) -> None:
     listed = [
         line.split()[0] for line in result.out.split("Commands:\n")[1].splitlines() if line.startswith("  ")
     ]
-    working = ["demo", "prune", "profile", "plan", "cut", "heal", "eval", "sweep"]
+    working = ["demo", "prune", "profile", "plan", "cut", "heal", "eval", "sweep", "bench"]
     assert listed == [
         *working,
         "analyze",
