@@ -1,4 +1,4 @@
-"""Extra passes (``sums.EXTRAS``): what single scores need and pass 1 cannot give, measured where asked for."""
+"""Extra passes (``sums.EXTRAS``): what single scores need and pass 1 does not give, measured where asked."""
 
 from collections.abc import Sequence
 
