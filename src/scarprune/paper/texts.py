@@ -1,6 +1,5 @@
 """How the code of arXiv 2604.23475 reads text: lines by themselves, and one long string (``method`` 11)."""
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +49,10 @@ class PaperReading:
 
 
 def lines_of(source: str, tokenizer: Any, field: str = "text") -> list[str]:
-    """The lines of a text that hold more than white space, headings included, each with its own end.
+    """The lines of a text that hold more than white space, headings included.
+
+    A row of a data set that is one line is taken as it is, with its line end, as the paper's code takes the
+    rows of WikiText-2; the lines of longer documents come without.
 
     Raises:
         TextError: unreadable, token ids instead of text, or no tokenizer.
@@ -61,7 +63,8 @@ def lines_of(source: str, tokenizer: Any, field: str = "text") -> list[str]:
             hint="Use a model folder that has one.",
         )
     documents = read_documents(source, field=field, tokenizer=tokenizer)
-    return [line for document in documents for line in io.StringIO(document) if line.strip()]
+    rows = [[text] if "\n" not in text.rstrip("\n") else text.split("\n") for text in documents]
+    return [line for row in rows for line in row if line.strip()]
 
 
 def paper_texts(source: str, tokenizer: Any, count: int, length: int, field: str = "text") -> Blocks:

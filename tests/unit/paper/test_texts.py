@@ -1,9 +1,11 @@
 """Reading as the paper's code does, against the tokenizer called line by line."""
 
+import json
+
 import pytest
 
 from scarprune.errors import TextError
-from scarprune.paper.texts import PaperReading, paper_blocks, paper_texts
+from scarprune.paper.texts import PaperReading, lines_of, paper_blocks, paper_texts
 from support.tiny_models import tiny_model
 from support.tokenizers import byte_level, marked_words
 
@@ -20,9 +22,9 @@ def source(tmp_path):
 def test_lines_by_themselves_headings_included_and_truncated(source):
     tokenizer = byte_level()
     lines = [
-        " = The sea = \n",
-        "The boats came back late.\n",
-        "Nobody had seen them go, or so it was said.\n",
+        " = The sea = ",
+        "The boats came back late.",
+        "Nobody had seen them go, or so it was said.",
     ]
     blocks = paper_texts(source, tokenizer, 3, 9)
     expected = [tokenizer(line)["input_ids"][:9] for line in lines]
@@ -30,16 +32,23 @@ def test_lines_by_themselves_headings_included_and_truncated(source):
     assert (blocks.protocol, blocks.lengths.max()) == ("paper", 9)
 
 
+def test_rows_of_a_data_set_keep_their_line_ends(tmp_path):
+    rows = ["", " = The sea = \n", "", " The boats came back late . \n"]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"text": row}) for row in rows))
+    assert lines_of(str(path), byte_level()) == [rows[1], rows[3]]
+
+
 def test_special_tokens_as_the_tokenizer_adds_them(source):
     tokenizer = marked_words()
     blocks = paper_texts(source, tokenizer, 1, 512)
-    assert blocks.ids[0].tolist() == tokenizer(" = The sea = \n")["input_ids"]
+    assert blocks.ids[0].tolist() == tokenizer(" = The sea = ")["input_ids"]
     assert blocks.ids[0, 0] == tokenizer.bos_token_id
 
 
 def test_evaluation_keeps_the_last_short_block(source):
     tokenizer = byte_level()
-    joined = "\n\n".join(line + "\n" for line in TEXT.split("\n") if line.strip())
+    joined = "\n\n".join(line for line in TEXT.split("\n") if line.strip())
     ids = tokenizer(joined)["input_ids"]
     length = 10 if len(ids) % 10 > 1 else 9
     blocks = paper_blocks(source, tokenizer, length)
