@@ -103,7 +103,7 @@ def _error(
 
 COMPENSATION = Compensation(
     name="refit",
-    description="each layer's network trained to give the dense model's hidden states, starting from ls",
+    description="each layer trained to give the dense model's hidden states, starting from ls",
     source="scarprune",
     steps=("ls", "refit"),
     fit=fit,
