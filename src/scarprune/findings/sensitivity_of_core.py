@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from scarprune.findings.core_moments import CoreMoments, core_moments
-from scarprune.findings.sign_flips import auc, log_ratio
+from scarprune.findings.sign_flips import auc, log_ratio, pooled_auc
 from scarprune.models.site import Site
 from scarprune.profile.redundancy import correlations, redundancy
 from scarprune.profile.sums import Profile
@@ -79,12 +79,13 @@ def _of_site(
 
 def _row(rho: float, measured: Sequence[dict[str, Any]], statistic: str) -> dict[str, Any]:
     logs = [log_ratio(*site[statistic]) for site in measured]
+    areas = [(auc(a, b), len(a), len(b)) for a, b in (site[statistic] for site in measured)]
     return {
         "rho": rho,
         "eta": ETA,
         "support_size": measured[0]["size"],
         "statistic": statistic,
         "ratio": over_units([None if log is None else float(np.exp(log)) for log in logs], "log").as_json(),
-        "auc": over_units([auc(*site[statistic]) for site in measured], "logit").as_json(),
+        "auc": pooled_auc(areas).as_json(),
         "halo_jaccard_with_default": float(np.median([site["same"] for site in measured])),
     }
