@@ -91,7 +91,9 @@ def test_the_table_puts_three_numbers_beside_each_other():
 def test_every_score_is_pruned_as_the_paper_counts():
     profile = synthetic_profile(widths=(50, 50))
     rankings, missing = our_rankings(profile)
-    assert not missing
+    of_extra_passes = {"gisp", "hfprune", "obs", "sparsegpt_sum"}
+    of_extra_passes |= {f"llm_pruner_{form}" for form in ("vector", "element1", "element2")}
+    assert set(missing) == of_extra_passes  # which this profile was not measured with
     assert {"scar_prot", "wanda", "random_core", "core_removed", "fisher"} <= {r.name for r in rankings}
     plain = next(r for r in rankings if r.name == "taylor")
     plan = plan_of(profile, plain, 0.29)  # floor(0.29 * 50) = 14 go, whatever hardware likes

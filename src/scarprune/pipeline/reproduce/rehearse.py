@@ -72,7 +72,7 @@ def _work(programme: Programme, paper_tokens: int, steps: Sequence[str]) -> dict
     ours = (len(scores()) + 2) * len(programme.sparsities) + 1
     theirs = _RANKINGS_OF_PAPER * len(programme.sparsities) + 1
     every = {
-        "profile": Work(0, 2.5 * calibration),
+        "profile": Work(0, 6.0 * calibration),  # two passes, both labels, and the extra ones
         "findings": Work(0, 2.0 * calibration),
         "probes": Work(tried * probes, 2.0 * probes),
         "pruning": Work(ours * evaluation),

@@ -27,7 +27,7 @@ from scarprune.pipeline.reproduce.programme import STEPS, Programme, programme
 from scarprune.pipeline.stages import describe, measure
 from scarprune.pipeline.texts import say_overlap
 from scarprune.pipeline.validate import VALIDATION
-from scarprune.profile.sums import Profile, load_profile
+from scarprune.profile.sums import EXTRAS, Profile, load_profile
 from scarprune.report.page import write_page
 from scarprune.runtime.progress import remark
 from scarprune.runtime.provenance import provenance
@@ -130,11 +130,11 @@ class _Work:
     # -- steps -------------------------------------------------------------------------------------
 
     def profile(self) -> None:
-        """Our profile: both kinds of labels, two passes."""
+        """Our profile: all that any score needs."""
         measured = measure(
             self.loaded[0],
             self.calibration,
-            Measuring(self.programme.amounts.blocks, labels="both"),
+            Measuring(self.programme.amounts.blocks, labels="both", extras=tuple(EXTRAS)),
             seed=self.programme.reading.seed,
             state=partial_path(self.folder / PROFILE),
         )
