@@ -108,7 +108,8 @@ def _truth(validation: Document | None) -> dict[str, Any]:
     refuted = validation["verdict"]["refuted"] if validation else None
     if validation is None or refuted is None:
         return _claim(claim, criterion, None, "It was not measured, or on too little.")
-    return _claim(claim, criterion, not refuted, str(validation["verdict"]["reason"]))
+    reason = str(validation["verdict"]["reason"])
+    return _claim(claim, criterion, not refuted, f"{reason[:1].upper()}{reason[1:]}.")
 
 
 def _less(

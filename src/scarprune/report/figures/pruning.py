@@ -4,7 +4,11 @@ from typing import Any
 
 from scarprune.report.draw import altair, data, score_words, whole
 from scarprune.report.figure import Document, Figure, section
-from scarprune.report.theme import SCORES
+from scarprune.report.theme import REST, SCORES
+
+# More colours than these cannot be told apart; the other scores are there to be hovered.
+_NAMED = ("loss_proxy", "scar_prot", "activation_power", "wanda", "paper_wanda", "random", "random_core")
+_OTHER = "another score"
 
 
 def rows(document: Document) -> list[dict[str, Any]]:
@@ -14,6 +18,7 @@ def rows(document: Document) -> list[dict[str, Any]]:
         {
             "protocol": item["protocol"],
             "score": score_words(item["score"]),
+            "shown": score_words(item["score"]) if item["score"] in _NAMED else _OTHER,
             **{key: item.get(key) for key in keys},
         }
         for item in section(document, "pruning")
@@ -22,16 +27,18 @@ def rows(document: Document) -> list[dict[str, Any]]:
 
 
 def draw(document: Document) -> Any:
-    """A line a score; a menu of protocols."""
+    """A line a score, the best known in colour; a menu of protocols."""
     alt, found = altair(), rows(document)
     chart = alt.Chart(data(found, "pruning"))
-    names = list(dict.fromkeys(row["score"] for row in found))
+    shown = [score_words(name) for name in _NAMED]
+    names = [*(name for name in shown if any(row["shown"] == name for row in found)), _OTHER]
+    colors = [color for color in SCORES if color != REST][: len(names) - 1]
     protocols = list(dict.fromkeys(row["protocol"] for row in found))
     bind = alt.binding_select(
         options=protocols, labels=[_WORDS.get(p, p) for p in protocols], name="Protocol "
     )
     menu = alt.param(name="protocol", value=protocols[0], bind=bind)
-    scale = alt.Scale(domain=names, range=[SCORES[i % len(SCORES)] for i in range(len(names))])
+    scale = alt.Scale(domain=names, range=[*colors, REST])
     tips = [
         "score:N",
         "protocol:N",
@@ -48,7 +55,9 @@ def draw(document: Document) -> Any:
         line.encode(
             x=alt.X("sparsity:Q", title="channels removed", axis=alt.Axis(format="%")),
             y=alt.Y("excess_nats:Q", title="excess loss, nats per token"),
-            color=alt.Color("score:N", scale=scale),
+            color=alt.Color("shown:N", scale=scale, title="score"),
+            detail="score:N",
+            opacity=alt.condition(f"datum.shown === '{_OTHER}'", alt.value(0.35), alt.value(1)),
             tooltip=tips,
         ),
         height=340,
