@@ -13,6 +13,10 @@ COUNTERPARTS = {
     "paper_act_l2": "activation_power",
 }
 _READ_OFF = "read off a figure"
+_NOTES = {
+    "redundancy of the halo over the rest": "paper's protocol: ratio of means over all channels; ours: "
+    "median by site of the ratio of medians, no control",
+}
 Row = dict[str, Any]
 
 
@@ -53,14 +57,13 @@ def _row(
     published: float | None,
     paper: Mapping[str, float | None],
     ours: Mapping[str, float | None],
-    note: str | None = None,
 ) -> Row:
     return {
         "quantity": name,
         "paper": published,
         "paper_protocol": paper.get(name),
         "our_protocol": ours.get(name),
-        "note": note,
+        "note": _NOTES.get(name),
     }
 
 
