@@ -16,6 +16,7 @@ from scarprune.cut.compensate.objective import Loss
 from scarprune.profile.hidden import HiddenStates
 from scarprune.runtime.graph import Graph, Leash, side_stream
 from scarprune.runtime.memory import is_out_of_memory
+from scarprune.runtime.progress import remark
 
 # Of each matrix's root mean square: about 2e-3 on SmolLM2, where 0.19 is usual.
 RATE = 1e-2
@@ -50,7 +51,7 @@ def pace_of(bounds: Bounds, layers_left: int, elapsed: float) -> Pace:
 class Trainee:
     """A layer's parameters in float32, and one step of training them.
 
-    On a GPU a float32 layer computes in bfloat16 where that is as good (autocast), and a step is one CUDA
+    On a GPU a float32 layer computes in bfloat16 (autocast; as good, docs/lab-log.md), and a step is one CUDA
     graph: launching its small kernels one by one would take longer than running them.
     """
 
@@ -75,10 +76,8 @@ class Trainee:
         sizes = {name: _size(values) for name, values in self.masters.items()}
         matrices = [sizes[name] for name, values in self.masters.items() if values.dim() > 1]
         usual = max(matrices, default=1.0)
-        self._rates = [
-            rate * (min(sizes[name], usual) or usual) if v.dim() > 1 or sizes[name] else rate * usual
-            for name, v in self.masters.items()
-        ]
+        # A norm's weights are near 1 and would run ahead of the matrices; a bias of zeros would never move.
+        self._rates = [rate * (min(size, usual) or usual) for size in sizes.values()]
         self.optimizer = torch.optim.Adam(
             [
                 {"params": [values], "lr": torch.zeros((), device=device) if self._on_gpu else 0.0}
@@ -154,6 +153,7 @@ def _captured(trainee: Trainee, hidden: torch.Tensor, wanted: torch.Tensor) -> C
         if is_out_of_memory(error):
             raise
         torch.cuda.synchronize()
+        remark(f"Layer {trainee.index} is trained without a CUDA graph, and slower for it: {error}")
         return trainee.step
 
 

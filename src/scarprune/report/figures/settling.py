@@ -6,7 +6,7 @@ from scarprune.report.draw import altair, data, whole
 from scarprune.report.figure import Document, Figure, section
 from scarprune.report.theme import CORE, REST
 
-_APART, _GROWING = "two disjoint texts", "the text so far against all of it"
+_APART, _GROWING = "two disjoint texts", "so far against all of it"
 
 
 def rows(document: Document) -> list[dict[str, Any]]:
