@@ -8,9 +8,11 @@ import scipy.stats
 import torch
 
 from scarprune.cut.prune import prune_model
+from scarprune.evaluate.ablate import Ablator
 from scarprune.evaluate.masks import masked
-from scarprune.evaluate.perplexity import perplexity, token_nats
-from scarprune.findings.ablate import Ablator, Removal
+from scarprune.evaluate.nats import token_nats
+from scarprune.evaluate.perplexity import perplexity
+from scarprune.evaluate.removal import Removal
 from scarprune.findings.halo_controls import measure_halo
 from scarprune.plan.plan import make_plan
 from scarprune.profile import passes as passes_module

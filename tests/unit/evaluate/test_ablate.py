@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from scarprune.errors import ArgumentError
-from scarprune.findings.ablate import Ablator, Removal
+from scarprune.evaluate.ablate import Ablator
+from scarprune.evaluate.removal import Removal
 from scarprune.text.blocks import Blocks
 from support.tiny_models import tiny_model
 
@@ -38,7 +39,7 @@ def test_each_row_is_that_removal_made_alone(family):
     blocks = _blocks()
     ablator = Ablator(model, blocks)
     if GROWS[family]:
-        assert ablator.grows
+        assert ablator.branch == "site"
     site = ablator.sites[1]
     chosen = [np.array([3]), np.array([0, 7, 11]), np.arange(20)]
     found = ablator.losses([Removal({site.name: channels}) for channels in chosen])
