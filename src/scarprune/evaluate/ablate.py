@@ -43,8 +43,8 @@ class Ablator:
         blocks: the probe text.
         sites: of the model.
         branch: where removals can branch off in this architecture, found out at the start by a trial: at
-            the first ``site`` they touch, at its ``layer``'s input, or at the ``ids``, which are then repeated
-            and cost the whole model for each removal.
+            the first ``site`` they touch, at its ``layer``'s input, or at the ``ids``, which are then
+            repeated and cost the whole model for each removal.
     """
 
     def __init__(
@@ -82,6 +82,8 @@ class Ablator:
     def any_losses(self, removals: Sequence[Removal], what: str = "Removing") -> np.ndarray:
         """``losses``, finite or not. Removals that do the same run once."""
         check_removals(self.sites, removals)
+        if not removals:
+            return np.empty((0, len(self.blocks)))
         places: dict[Any, int] = {}
         same = [places.setdefault(removal.key, len(places)) for removal in removals]
         distinct = list(dict(zip(same, removals, strict=True)).values())
