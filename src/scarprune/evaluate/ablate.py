@@ -15,7 +15,7 @@ import torch
 
 from scarprune.errors import NumericsError
 from scarprune.evaluate.batches import Batches, BatchSize, block_sums, evaluating
-from scarprune.evaluate.compiling import Attempt, Compiled, compiling
+from scarprune.evaluate.compiling import Attempt, compiling
 from scarprune.evaluate.nats import token_nats
 from scarprune.evaluate.perplexity import check_text
 from scarprune.evaluate.removal import Removal, Together, check_removals
@@ -25,6 +25,7 @@ from scarprune.models.find import find_sites
 from scarprune.models.forward import input_device
 from scarprune.models.head import find_head
 from scarprune.models.layers import find_layers
+from scarprune.profile.compiling import Compiled
 from scarprune.text.blocks import Blocks
 
 _TRIAL_TOKENS = 24
@@ -89,7 +90,7 @@ class Ablator:
         distinct = list(dict(zip(same, removals, strict=True)).values())
         with (
             evaluating(self.model),
-            compiling(self.model, self.batches.device, self._operations(distinct), self.compiled) as attempt,
+            compiling(self.model, self.blocks.lengths, self._passes(distinct), self.compiled) as attempt,
         ):
             run = _Run(self, distinct, attempt)
             found = self.batches.sums(run, what, times=len(distinct))
@@ -113,12 +114,10 @@ class Ablator:
         holds = (any(module is part for part in layer.modules()) for layer in self._layers)
         return next((index for index, found in enumerate(holds) if found), 0)
 
-    def _operations(self, removals: Sequence[Removal]) -> float:
-        """About how many the forward passes above the removals take."""
+    def _passes(self, removals: Sequence[Removal]) -> float:
+        """How many forward passes of the whole model those above ``removals`` are worth, by layers."""
         layers = len(self._layers) or 1
-        share = sum(1 - self.layer_of(removal) / layers for removal in removals)
-        weights = float(sum(parameter.numel() for parameter in self.model.parameters()))
-        return 2.0 * share * weights * float(self.blocks.lengths.sum())
+        return sum(1 - self.layer_of(removal) / layers for removal in removals)
 
     # -- one batch ---------------------------------------------------------------------------------
 
@@ -216,14 +215,14 @@ class _Run:
         self._ablator, self._attempt = ablator, attempt
         self._together: dict[tuple[int, int], list[Together]] = {}
 
-    def __call__(self, ids: torch.Tensor, usual: bool) -> torch.Tensor:
+    def __call__(self, ids: torch.Tensor, whole: bool) -> torch.Tensor:
         """Summed losses [A, B] of ``ids`` [B, T]."""
-        run, branch = self._ablator, self._ablator.branch
+        run, branch, length = self._ablator, self._ablator.branch, ids.shape[1]
         prefix, found = run.prefix(ids), []
         for group, (layer, removals) in enumerate(self._groups):
             below = None
             if branch != "ids":
-                below = self._attempt(functools.partial(prefix.before, layer), again=usual)
+                below = self._attempt(functools.partial(prefix.before, layer), length, whole=whole)
             rows, blocks = self._shape(len(removals), *ids.shape)
             for together in self._parts(group, rows):
                 columns = []
@@ -231,7 +230,8 @@ class _Run:
                     part = slice(start, start + blocks)
                     states = None if below is None else below[part]
                     work = functools.partial(self._forward, together, ids[part], states, prefix)
-                    columns.append(self._attempt(work, again=usual and start + blocks <= len(ids)))
+                    alike = blocks == 1 or (whole and start + blocks <= len(ids))
+                    columns.append(self._attempt(work, length, whole=alike))
                 found.append(torch.cat(columns, dim=1))
         return torch.cat(found)
 

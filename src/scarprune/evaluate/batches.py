@@ -11,6 +11,7 @@ from torch import nn
 from scarprune.errors import ArgumentError, MemoryBudgetError
 from scarprune.models.capture import plain_causal_masks
 from scarprune.models.forward import input_device
+from scarprune.runtime.device import to_device
 from scarprune.runtime.graph import Leash
 from scarprune.runtime.memory import available_bytes, is_out_of_memory, release_cached
 from scarprune.runtime.progress import track
@@ -54,8 +55,9 @@ class Batches:
         """What ``measure`` gives for all blocks, by block: float64 [..., n].
 
         Args:
-            measure: from ids [B, T], where the model takes them, and whether their shape is the usual one,
-                to sums [..., B] on any device. It may be called again for blocks that it was called for.
+            measure: from ids [B, T], where the model takes them, and whether they are as many as in other
+                batches of this length, to sums [..., B] on any device. Where memory runs out it is called
+                again for some of the same blocks.
             what: for the progress bar.
             times: forward passes that one call is worth.
 
@@ -63,7 +65,7 @@ class Batches:
             MemoryBudgetError: not even one block fits, or not as many as were asked for.
         """
         found: list[tuple[np.ndarray, torch.Tensor]] = []
-        leash, commonest = Leash(self.device), _commonest(self.blocks.lengths)
+        leash = Leash(self.device)
         total = float(self.blocks.lengths.sum()) * times
         with track(what, total) as advance, plain_causal_masks():
             for length, order in _by_length(self.blocks.lengths):
@@ -71,8 +73,7 @@ class Batches:
                 while len(order):
                     size = size or self._like_sized(len(order), length)
                     rows = order[:size]
-                    usual = length == commonest and len(rows) == size
-                    sums = self._attempt(measure, rows, length, usual)
+                    sums = self._attempt(measure, rows, length, len(rows) == size)
                     if sums is None:
                         size = 0
                         continue
@@ -91,10 +92,10 @@ class Batches:
         most = self.rows(length)
         return most if self.batch != "auto" else -(-count // -(-count // most))
 
-    def _attempt(self, measure: Measure, rows: np.ndarray, length: int, usual: bool) -> torch.Tensor | None:
+    def _attempt(self, measure: Measure, rows: np.ndarray, length: int, whole: bool) -> torch.Tensor | None:
         """The sums of the blocks ``rows``; None where they must be tried again with fewer at once."""
         try:
-            return measure(self._ids(rows, length), usual)
+            return measure(self._ids(rows, length), whole)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -111,13 +112,6 @@ class Batches:
     def _ids(self, rows: np.ndarray, length: int) -> torch.Tensor:
         ids = torch.from_numpy(self.blocks.ids[rows, :length])
         return to_device(ids, self._entrance)
-
-
-def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A CPU's ``tensor`` on ``device``; where that is a GPU, without a wait for what it has still to do."""
-    if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def block_sums(nats: torch.Tensor) -> torch.Tensor:
@@ -145,12 +139,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _commonest(lengths: np.ndarray) -> int:
-    """The length of blocks that most tokens are in."""
-    values, counts = np.unique(lengths, return_counts=True)
-    return int(values[np.argmax(values * counts)])
 
 
 def _by_length(lengths: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -2,12 +2,11 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from scarprune.models.head import Head, finish
+from scarprune.models.head import Head
 from scarprune.profile.loss import chunk_tokens
 
 _TILE = 256  # rows of a matrix product that GPUs compute together: a chunk is a multiple, or its last is lost
@@ -29,12 +28,12 @@ def token_nats(
     step -= step % _TILE if step > _TILE else 0
     losses = []
     for start in range(0, len(states), step):
-        raw = head.raw(states[start : start + step])
-        chosen = wanted[start : start + step].to(raw.device)
+        output = head.linear(states[start : start + step])
+        chosen = wanted[start : start + step].to(output.device)
         if fused:
-            losses.append(_fused(raw, chosen, head.scale, head.softcap))
+            losses.append(_fused(output, chosen, head.scale, head.softcap))
         else:
-            losses.append(_nats(finish(raw, head.scale, head.softcap), chosen))
+            losses.append(_nats(head.finish(output), chosen))
     return torch.cat(losses).view(targets.shape)
 
 
@@ -45,22 +44,24 @@ def _nats(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     return logits.logsumexp(-1) - logits.gather(-1, chosen[:, None]).squeeze(-1)
 
 
-def row_nats(raw: torch.Tensor, chosen: torch.Tensor, scale: float, softcap: float | None) -> torch.Tensor:
-    """Losses [n] of the tokens ``chosen`` [n] under the head's output ``raw`` [n, V], in float32."""
-    logits = finish(raw, scale, softcap)
+def nats_rows(
+    output: torch.Tensor, chosen: torch.Tensor, factor: float, softcap: float | None
+) -> torch.Tensor:
+    """Losses [n] of the tokens ``chosen`` [n]; arguments as in ``profile.loss.loss_rows``."""
+    logits = output.float() * factor
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
     top = logits.amax(-1, keepdim=True)  # spelled out, so that the compiler finds softmax's one-pass form
     total = (logits - top).exp().sum(-1)
     return total.log() + top.squeeze(-1) - logits.gather(-1, chosen[:, None]).squeeze(-1)
 
 
-def _fused(raw: torch.Tensor, chosen: torch.Tensor, *options: Any) -> torch.Tensor:
-    for tensor in (raw, chosen):
-        torch._dynamo.maybe_mark_dynamic(
-            tensor, 0
-        )  # the last chunk is shorter, and no compilation of its own
-    return _compiled()(raw, chosen, *options)
+def _fused(output: torch.Tensor, chosen: torch.Tensor, factor: float, softcap: float | None) -> torch.Tensor:
+    for tensor in (output, chosen):
+        torch._dynamo.maybe_mark_dynamic(tensor, 0)  # the last, shorter chunk needs no compilation then
+    return _compiled()(output, chosen, factor, softcap)
 
 
 @functools.cache
 def _compiled() -> Callable[..., torch.Tensor]:
-    return torch.compile(row_nats)
+    return torch.compile(nats_rows)

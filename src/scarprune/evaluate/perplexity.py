@@ -11,10 +11,11 @@ from torch import nn
 
 from scarprune.errors import ArgumentError, NumericsError, TextError
 from scarprune.evaluate.batches import Batches, BatchSize, block_sums, evaluating
-from scarprune.evaluate.compiling import Compiled, compiling
+from scarprune.evaluate.compiling import compiling
 from scarprune.evaluate.nats import token_nats
 from scarprune.models.context import context_length, vocabulary_size
 from scarprune.models.head import Head, find_head
+from scarprune.profile.compiling import Compiled
 from scarprune.stats.summary import standard_error
 from scarprune.text.blocks import Blocks
 from scarprune.text.fit import check_fits
@@ -109,14 +110,13 @@ def perplexity(
     """
     batches = Batches(model, blocks, batch)
     check_text(model, blocks)
-    operations = 2.0 * sum(p.numel() for p in model.parameters()) * float(blocks.lengths.sum())
     vocabulary = vocabulary_size(model)
     with evaluating(model):
         head = find_head(model)
-        with compiling(model, batches.device, operations, compiled) as attempt:
+        with compiling(model, blocks.lengths, 1, compiled) as attempt:
 
-            def measure(ids: torch.Tensor, usual: bool) -> torch.Tensor:
-                return attempt(lambda: _sums(head, ids, vocabulary, attempt.fuses), again=usual)
+            def measure(ids: torch.Tensor, whole: bool) -> torch.Tensor:
+                return attempt(lambda: _sums(head, ids, vocabulary, attempt.fuses), ids.shape[1], whole=whole)
 
             nats = batches.sums(measure, "Evaluating")
     return checked(of_blocks(blocks, nats))

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from scarprune.errors import ArgumentError
-from scarprune.evaluate.batches import to_device
 from scarprune.models.site import Site
+from scarprune.runtime.device import to_device
 
 
 @dataclass(frozen=True, eq=False)

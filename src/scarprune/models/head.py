@@ -51,23 +51,22 @@ class Head:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """float32 logits [..., V] of hidden states [..., D]; differentiable."""
-        return finish(self.raw(hidden), self.scale, self.softcap)
+        return self.finish(self.linear(hidden))
 
-    def raw(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What ``finish`` makes logits of: the linear head's output [..., V], in its own dtype."""
+    def linear(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The linear head's output [..., V] in the model's dtype; differentiable."""
         if not self.chunked:
             return hidden
         linear: nn.Module = self.model.get_output_embeddings()  # type: ignore[operator]
         output: torch.Tensor = linear(hidden.to(_device_of(linear, hidden)))
         return output
 
-
-def finish(raw: torch.Tensor, scale: float, softcap: float | None) -> torch.Tensor:
-    """float32 logits of a linear head's output."""
-    logits = raw.float()
-    if scale != 1.0:
-        logits = logits * scale
-    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    def finish(self, output: torch.Tensor) -> torch.Tensor:
+        """float32 logits from the linear head's ``output``, element by element."""
+        logits = output.float()
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 
 def find_head(model: nn.Module) -> Head:
