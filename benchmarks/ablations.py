@@ -10,6 +10,7 @@ the first call, which compiles, is told apart.
 """
 
 import argparse
+import functools
 import os
 import re
 import statistics
@@ -88,9 +89,8 @@ def measure(ablator: Ablator, tried: dict[str, np.ndarray], rounds: int, ceiling
         count = len(tried[site.name])
         channels = np.random.default_rng(site.layer).choice(site.width, count, replace=False)
         removals = [Removal({site.name: np.array([channel])}) for channel in channels]
-        first, *times = (
-            seconds(lambda removals=removals: ablator.losses(removals)) for _ in range(rounds + 1)
-        )
+        work = functools.partial(ablator.losses, removals)
+        first, *times = (elapsed(work) for _ in range(rounds + 1))
         tokens = count * int(ablator.blocks.lengths.sum())
         length = int(ablator.blocks.lengths.max())
         floor = operations_above(model, site, ablator.sites, length) * tokens / ceiling

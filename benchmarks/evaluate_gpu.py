@@ -1,10 +1,10 @@
 """Perplexity, dense, masked and under many plans at once, beside a bare compiled forward pass.
 
-    python benchmarks/evaluate_gpu.py [1b | 8b] [--shapes 16x512 4x2048] [--plans 16] [--out FOLDER]
+    python benchmarks/evaluate_gpu.py [1b | 8b] [--shapes 16x512 4x2048] [--plans 8] [--out FOLDER]
 
 Llama-3 shapes of random bfloat16 weights on one GPU. The bare pass: all layers compiled, the final norm, and
 the head's matrix product in the chunks of ``perplexity``, with ids that lie on the device and without losses.
-Each time is the median of three rounds in which all rows take turns, after a first call that compiles; that
+Each time is the median of two rounds in which all rows take turns, after a first call that compiles; that
 call's time beyond the median is ``compiling``. The ceiling is an 8192 cubed product timed in the same run.
 """
 
@@ -27,7 +27,7 @@ from scarprune.models.head import find_head
 from scarprune.plan.plan import Plan, PlannedSite
 from scarprune.text.blocks import Blocks
 
-ROUNDS = 3
+ROUNDS = 2
 CHUNK = 2048
 
 
@@ -149,18 +149,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", default="1b", choices=["1b", "8b"])
     parser.add_argument("--shapes", nargs="+", default=["16x512", "4x2048"])
-    parser.add_argument("--batches", type=int, default=3)
-    parser.add_argument("--plans", type=int, default=16)
+    parser.add_argument("--batches", type=int, help="for perplexity [16 of 1b, 4 of 8b]")
+    parser.add_argument("--plans", type=int, default=8)
     parser.add_argument("--out", type=Path, default=RECORDS)
     arguments = parser.parse_args()
     model = random_model(arguments.model, torch.bfloat16, "cuda")
     ceiling = matmul_rate(torch.bfloat16, "cuda")
     plans = [random_plan(model, seed) for seed in range(arguments.plans)]
+    batches = arguments.batches or {"1b": 16, "8b": 4}[arguments.model]
     table = []
     for shape in arguments.shapes:
         batch, length = map(int, shape.split("x"))
         few = plans[: max(1, arguments.plans * 512 // length)]
-        table += measure(Bench(model, batch, length, arguments.batches, few), ceiling, shape)
+        table += measure(Bench(model, batch, length, batches, few), ceiling, shape)
     even = {shape: say_break_even(model, table, shape) for shape in arguments.shapes}
     best = next(row for row in table if row["row"] == "perplexity")
     write_record(

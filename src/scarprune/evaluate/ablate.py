@@ -30,7 +30,7 @@ from scarprune.text.blocks import Blocks
 
 _TRIAL_TOKENS = 24
 _SAME = 1e-3  # nats per token that rounding may make between two ways of running one removal
-_FULL_ENOUGH = 4  # a batch of so small a part of what a device takes still runs well
+_FULL_ENOUGH = 0.5  # of the rows that a device takes: fewer run slower than a layer more of full batches
 _SIZES = 4  # different numbers of rows in a batch of compiled layers, each a compilation
 
 Branch = Literal["site", "layer", "ids"]
@@ -241,7 +241,7 @@ class _Run:
     def _shape(self, removals: int, blocks: int, tokens: int) -> tuple[int, int]:
         """How many of ``removals`` and of ``blocks`` to run at once, so that a batch is full."""
         most = self._ablator.batches.rows(tokens)
-        if self._ablator.branch == "site" and _FULL_ENOUGH * removals >= most:
+        if self._ablator.branch == "site" and removals >= _FULL_ENOUGH * most:
             return most, 1
         wide = min(blocks, max(1, most // removals))
         wide = -(-blocks // -(-blocks // wide))
