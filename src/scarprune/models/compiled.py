@@ -12,12 +12,6 @@ from scarprune.models.layers import find_layers
 # Every layer of every model in this process is one function to the compiler, which by itself gives up on a
 # function after 8 variants (shapes, dtypes, with and without gradients).
 _MOST_VARIANTS = 256
-_SETTINGS = {
-    "recompile_limit": _MOST_VARIANTS,
-    "accumulated_recompile_limit": _MOST_VARIANTS,
-    # By itself the compiler does not look whether hooks came or went, and would run a layer without them.
-    "skip_nnmodule_hook_guards": False,
-}
 
 
 def _run_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -37,7 +31,11 @@ def compiled_layers(*models: Any) -> Iterator[None]:
     """
     layers = [layer for model in models for layer in find_layers(model)]
     run = torch.compile(_run_layer, dynamic=False)
-    with torch._dynamo.config.patch(_SETTINGS):
+    with torch._dynamo.config.patch(
+        recompile_limit=_MOST_VARIANTS,
+        accumulated_recompile_limit=_MOST_VARIANTS,
+        skip_nnmodule_hook_guards=False,  # else hooks that come later would be left out without a word
+    ):
         try:
             for layer in layers:
                 layer._compiled_call_impl = functools.partial(run, layer)  # what nn.Module.compile sets
