@@ -18,33 +18,17 @@ import torch
 
 import scarprune as sp
 from ablations import elapsed, matmul_rate, operations_above, random_model
+from plans_cpu import random_plan
 from record import RECORDS, write_record
 from scarprune.evaluate.ablate import Ablator
 from scarprune.evaluate.plans import removal_of
 from scarprune.models.compiled import compiled_layers
-from scarprune.models.fingerprint import fingerprint_model
 from scarprune.models.head import find_head
-from scarprune.plan.plan import Plan, PlannedSite
+from scarprune.plan.plan import Plan
 from scarprune.text.blocks import Blocks
 
 ROUNDS = 2
 CHUNK = 2048
-
-
-def random_plan(model, seed: int) -> Plan:
-    """Half of the channels of each site."""
-    rng = np.random.default_rng(seed)
-
-    def half(width: int) -> np.ndarray:
-        return np.sort(rng.permutation(width)[: width // 2])
-
-    sites = tuple(
-        PlannedSite(
-            s.name, s.layer, s.width, np.sort(rng.permutation(s.width)[: s.width // 2]), np.array([0])
-        )
-        for s in sp.find_sites(model)
-    )
-    return Plan(sites, score="random", sparsity=0.5, fingerprint=fingerprint_model(model))
 
 
 def operations_per_token(model, length: int) -> float:

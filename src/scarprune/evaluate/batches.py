@@ -73,18 +73,17 @@ class Batches:
                 while len(order):
                     size = size or self._like_sized(len(order), length)
                     rows = order[:size]
-                    sums = self._attempt(measure, rows, length, len(rows) == size)
-                    if sums is None:
+                    done = self._attempt(measure, rows, length, len(rows) == size)
+                    if done is None:
                         size = 0
                         continue
-                    found.append((rows, sums))
+                    found.append((rows, done))
                     order = order[len(rows) :]
                     leash.step()
                     advance(len(rows) * length * times)
-        shape = (*found[0][1].shape[:-1], len(self.blocks))
-        result = np.empty(shape, dtype=np.float64)
-        for rows, sums in found:  # the only wait for the device's results
-            result[..., rows] = sums.cpu().numpy()
+        sums = torch.cat([sums for _, sums in found], dim=-1).cpu().numpy()  # the only wait for them
+        result = np.empty_like(sums, dtype=np.float64)
+        result[..., np.concatenate([rows for rows, _ in found])] = sums
         return result
 
     def _like_sized(self, count: int, length: int) -> int:

@@ -16,6 +16,7 @@ from scarprune.evaluate.plans import judge_plans
 from scarprune.pipeline.inputs import Batch, Planning
 from scarprune.pipeline.sweep.grid import Run
 from scarprune.plan.plan import Plan, make_plan
+from scarprune.profile.compiling import Compiled
 from scarprune.profile.sums import Profile
 from scarprune.runtime.memory import is_out_of_memory, release_cached
 from scarprune.text.blocks import Blocks
@@ -33,6 +34,7 @@ class Judge:
         planning: how widths are chosen.
         bounds: how long layers may be trained.
         batch: blocks at once.
+        compiled: whether layers are compiled.
     """
 
     model: Any
@@ -40,6 +42,7 @@ class Judge:
     planning: Planning
     bounds: Bounds
     batch: Batch
+    compiled: Compiled = "auto"
 
     def __call__(
         self, runs: Sequence[Run], profile: Profile, text: Blocks, dense: Perplexity
@@ -66,7 +69,7 @@ class Judge:
 
     @cached_property
     def _ablator(self) -> Ablator:
-        return Ablator(self.model, self.blocks, batch=self.batch)
+        return Ablator(self.model, self.blocks, batch=self.batch, compiled=self.compiled)
 
     def _plan(self, run: Run, profile: Profile) -> Plan:
         return make_plan(
@@ -118,7 +121,7 @@ class Judge:
                 "parameters_after": report.parameters_after,
                 "compensation": {key: done[key] for key in _OF_COMPENSATION},
             }
-            return perplexity(small, self.blocks, batch=self.batch), facts
+            return perplexity(small, self.blocks, batch=self.batch, compiled=self.compiled), facts
         finally:
             del small
             gc.collect()

@@ -102,6 +102,7 @@ def sweep(
         planning,
         bounds,
         measuring.batch,
+        measuring.compiled,
     )
     settings = {
         "model": fingerprint_model(model),
@@ -147,7 +148,8 @@ class _Work:
             return
         count = len(self.finished)
         say_expected(self.model, self.judge.blocks, runs=len(pending) + 1)
-        dense = perplexity(self.model, self.judge.blocks, batch=self.measuring.batch)
+        judge = self.judge
+        dense = perplexity(self.model, judge.blocks, batch=judge.batch, compiled=judge.compiled)
         for seed, text in calibration.items():
             of_seed = [run for run in pending if run.seed == seed]
             if not of_seed:
