@@ -37,8 +37,8 @@ def own_text(
     """``blocks`` without placeholders, and ``count`` blocks more that go on in the model's own words.
 
     Each of the additional ones begins as one of ``blocks`` does, up to a random place in it, and goes on as
-    the model samples. Where the text has a placeholder for rare words, as WikiText's ``<unk>``, the model puts
-    a word of its own in place of each, also in ``blocks`` themselves.
+    the model samples. Where the text has a placeholder for rare words, as WikiText's ``<unk>``, the model
+    puts a word of its own in place of each, also in ``blocks`` themselves.
 
     Args:
         model: the dense causal language model, whole on its device or devices.

@@ -44,6 +44,7 @@ def make(
     plan: Plan,
     compensation: Compensation,
     blocks: Blocks | None,
+    held_out: Blocks | None = None,
     *,
     pad: bool = False,
     bounds: Bounds = Bounds(),
@@ -65,7 +66,9 @@ def make(
             f"Compensation {compensation.name!r} is fitted to text, and no blocks were given.",
             hint="Pass blocks=, such as those that were profiled.",
         )
-    check_fits(blocks, vocabulary_size(model), context_length(model.config))
+    fit, held = hold_out(blocks) if held_out is None else (blocks, held_out)
+    for text in (fit, held):
+        check_fits(text, vocabulary_size(model), context_length(model.config))
     devices = {str(parameter.device) for parameter in model.parameters()}
     if len(devices) > 1:
         raise UnsupportedModelError(
@@ -73,7 +76,6 @@ def make(
             hint="Load it with device='cuda:0' or device='cpu'.",
         )
     began = time.perf_counter()
-    fit, held = hold_out(blocks)
     job = Job(model, plan, stored_width(plan, pad), fit, held, bounds, saved_dtypes(model, save_dtype))
     return Making(compensation, list(_fitted(job, compensation.fit)), held, began)
 

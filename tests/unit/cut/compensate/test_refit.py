@@ -69,7 +69,7 @@ def test_layers_are_trained_on_the_cut_models_own_hidden_states(
         seen.append(given.states[TEXT.ids.shape[1]].clone())
         return train(trainee, given, *rest, seed=0)
 
-    monkeypatch.setattr("scarprune.cut.compensate.kinds.refit.train", lambda *args, seed: spy(*args))
+    monkeypatch.setattr("scarprune.cut.compensate.kinds.refit.train", lambda *args, **_: spy(*args))
     made, cut = list(fit(job, rate=0.02)), tiny_model("llama")
     prune_model(cut, random_plan(cut, 20))
     for found in made:
