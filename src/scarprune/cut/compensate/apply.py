@@ -11,7 +11,7 @@ from torch import nn
 
 from scarprune.cut.compensate.compensated import Compensated, carry
 from scarprune.cut.compensate.compensation import Compensation, Fitted
-from scarprune.cut.compensate.job import Bounds, Job, hold_out
+from scarprune.cut.compensate.job import Bounds, Job
 from scarprune.cut.dtypes import saved_dtypes
 from scarprune.cut.width import stored_width
 from scarprune.errors import ArgumentError, MemoryBudgetError, NumericsError, UnsupportedModelError
@@ -25,6 +25,7 @@ from scarprune.runtime.memory import is_out_of_memory
 from scarprune.runtime.progress import remark, track
 from scarprune.text.blocks import Blocks
 from scarprune.text.fit import check_fits
+from scarprune.text.hold_out import hold_out
 
 Values = Mapping[str, torch.Tensor | None]
 

@@ -111,4 +111,5 @@ COMPENSATION = Compensation(
     source="scarprune",
     steps=("ls", "refit"),
     fit=fit,
+    trains=True,
 )
