@@ -24,16 +24,12 @@ if TYPE_CHECKING:
 @click.option("--new", default=32, show_default=True, help="Tokens then added one by one (decode).")
 @click.option("--rounds", default=5, show_default=True, help="How often, the models in turn.")
 @options.loading
-@click.option(
-    "--dry-run", is_flag=True, help="Measure no model: say what profiling and cutting it will take."
-)
+@click.option("--dry-run", is_flag=True, help="Measure no model: say what the work on it will take.")
 @click.option("--blocks", type=int, help="Of a dry run: blocks of text [default: 128].")
 @click.option("--gpus", type=int, help="Of a dry run: how many [default: 1].")
 @click.option("--sparsity", type=float, help="Of a dry run: fraction of channels to remove [default: 0.5].")
 @click.option("--tflops", type=float, help="Of a dry run: TFLOP/s of matrix products [default: measured].")
-@click.option(
-    "--bandwidth", type=float, help="Of a dry run: GB/s of the device's memory [default: measured]."
-)
+@click.option("--bandwidth", type=float, help="Of a dry run: GB/s of the memory [default: measured].")
 @click.option("--disk", type=float, help="Of a dry run: GB/s of the disk.")
 @options.overwrite
 @options.json
@@ -110,13 +106,11 @@ def _show_forecast(console: "Console", result: "Forecast") -> None:
 
     sizes, job, machine, placed = result.sizes, result.job, result.machine, result.placement
     gpus = f"{job.gpus} x " if job.gpus > 1 else ""
+    room, weights = machine.memory_bytes, size(int(sizes.weight_bytes))
     console.print(
         facts(
             [
-                (
-                    "model",
-                    f"{parameters(sizes.cost.parameters)}, {result.dtype}, {size(int(sizes.weight_bytes))}",
-                ),
+                ("model", f"{parameters(sizes.cost.parameters)}, {result.dtype}, {weights}"),
                 ("text", f"{job.text.blocks:,} blocks of {job.text.length:,} tokens: {job.text.tokens:,}"),
                 (
                     "on",
@@ -134,8 +128,7 @@ def _show_forecast(console: "Console", result: "Forecast") -> None:
             stage.name,
             _power(stage.work.operations + stage.work.float32 + stage.work.float64),
             size(int(stage.work.moved_bytes)),
-            size(int(stage.memory_bytes))
-            + ("" if stage.memory_bytes <= machine.memory_bytes else " (too much)"),
+            size(int(stage.memory_bytes)) + ("" if stage.memory_bytes <= room else " (too much)"),
             size(int(stage.work.linked_bytes)) if stage.work.linked_bytes else "-",
             str(stage.gpus or "-"),
             "not known" if stage.seconds is None else duration(stage.seconds),
@@ -146,9 +139,7 @@ def _show_forecast(console: "Console", result: "Forecast") -> None:
     for reason in dict.fromkeys(f"{s.name}: {s.reason}" for s in result.stages if s.reason):
         console.print(f"\n{reason}")
     if not placed.fits:
-        console.print(
-            "\nNot even one block fits: more GPUs (--gpus), shorter blocks (--length) or another dtype."
-        )
+        console.print("\nNot even one block fits: use more GPUs (--gpus) or shorter blocks (--length).")
 
 
 def _placed(result: "Forecast") -> str:

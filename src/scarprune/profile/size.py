@@ -1,4 +1,4 @@
-"""How large a profile is, in memory while it is measured and as a file, counted from the names of its sums."""
+"""How large a profile is, in memory and as a file, counted from the names of its sums."""
 
 from collections.abc import Sequence
 
@@ -54,11 +54,7 @@ def file_bytes(widths: Sequence[int], cores: Sequence[int], hidden: int, gated: 
     """Tensors of a saved profile with redundancy and without extra passes; the header is some kilobytes."""
     sums = {name: kinds * rows for name, rows in labelled_rows().items()} | shared_rows()
     each = sum(rows * (8 if name in DOUBLE else 4) for name, rows in sums.items())
-    of_gate = (
-        0
-        if gated
-        else sum(name.endswith(("gate", "gate_norm2")) for name in (*WEIGHT_NORMS, *OF_CORE_AND_INPUT))
-    )
-    each += 4 * (len(WEIGHT_NORMS) + len(OF_CORE_AND_INPUT) - of_gate)
+    others = (*WEIGHT_NORMS, *OF_CORE_AND_INPUT)
+    each += 4 * sum(gated or "gate" not in name for name in others)
     inputs = len(widths) * (4 * hidden + 8 * max(1, round(hidden / _SUPPORT_SHARE)))
     return each * sum(widths) + 8 * sum(cores) + inputs

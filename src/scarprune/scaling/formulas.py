@@ -18,13 +18,13 @@ def saved_bytes(sizes: Sizes) -> float:
     A product with a frozen matrix keeps nothing. A layer keeps: the input of each of its two norms in float32
     (d each) and what they divide by; q and the output of attention, k and v, a log-sum a head; of a gated
     network gate, silu(gate), up and their product u, of a plain one what enters the activation and u. The
-    first layer keeps its u alone. Written for RMS norms (Llama and its kin) and attention that keeps no weights.
+    first layer keeps its u alone. Written for RMS norms (Llama and its kin) and fused attention.
     """
-    return sizes.layers * _saved_by_layer(sizes) - _saved_by_layer(sizes) + sizes.itemsize * sizes.widths[0]
+    return (sizes.layers - 1) * _saved_by_layer(sizes) + sizes.itemsize * sizes.widths[0]
 
 
 def checkpointed_bytes(sizes: Sizes) -> float:
-    """The same where each layer keeps its input alone and is computed again: d a layer, and one layer whole."""
+    """The same where a layer keeps its input alone and is computed again: d each, and one layer whole."""
     return sizes.itemsize * sizes.hidden * sizes.layers + _saved_by_layer(sizes)
 
 
@@ -118,8 +118,8 @@ def solve_operations(sizes: Sizes, sparsity: float, dampings: int) -> float:
     """Of least squares, in float64, for all sites; not per token.
 
     With K channels kept and R removed: per damping a Cholesky factor (K^3 / 3), its solution for d columns
-    (2 K^2 d) and the held-out error of it (2 K^2 d); once, W_R times both moments (2 x 2 K R d), its own error
-    (2 R^2 d) and what the whole network writes (2 m^2 d).
+    (2 K^2 d) and the held-out error of it (2 K^2 d); once, W_R times both moments (2 x 2 K R d), its own
+    error (2 R^2 d) and what the whole network writes (2 m^2 d).
     """
     total, d = 0.0, sizes.hidden
     for m in sizes.widths:
@@ -142,8 +142,15 @@ def trained_bytes(parameters: float, itemsize: int) -> float:
     return parameters * (2 * itemsize + 5 * _WIDE)
 
 
-def optimizer_bytes(parameters: float, itemsize: int) -> float:
-    """Read and written by a step: gradients added (1 x b and 2 numbers), their norm (1), clipped (2), AdamW
-    (4 read, 3 written), published (1 and 1 x b) and set to zero (1).
+def heal_step_bytes(parameters: float, itemsize: int) -> float:
+    """Read and written by a step of ``heal`` besides its products, in float32 but for two numbers of b bytes.
+
+    Gradients read (b) and added (2), their norm (1), clipped (2), AdamW (4 read, 3 written), published (1 and
+    b), gradients set to zero (1).
     """
     return parameters * (2 * itemsize + 14 * _WIDE)
+
+
+def refit_step_bytes(parameters: float, itemsize: int) -> float:
+    """The same of ``refit``: weights narrowed (1 and b), gradients widened (b and 1), Adam (7)."""
+    return parameters * (2 * itemsize + 9 * _WIDE)

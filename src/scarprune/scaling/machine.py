@@ -70,7 +70,7 @@ H100 = Machine(
 
 
 def measured(device: torch.device, dtype: torch.dtype) -> Machine:
-    """The machine at hand; its links are those of an H100 where it is a GPU, and said to be so in the docs."""
+    """The machine at hand; links are not measured: a GPU's are taken to be those of an H100."""
     best = measure_ceiling(device, dtype)
     wide = best if dtype == torch.float32 else measure_ceiling(device, torch.float32)
     exact = wide if device.type == "mps" else measure_ceiling(device, torch.float64)  # MPS has no float64

@@ -9,12 +9,12 @@ from scarprune.cut.compensate.job import DEFAULT_STEPS, Bounds
 from scarprune.cut.compensate.ridge import DAMPINGS
 from scarprune.distill.settings import Settings
 from scarprune.errors import ArgumentError
-from scarprune.profile.size import file_bytes
 from scarprune.scaling import formulas
 from scarprune.scaling.machine import Machine
-from scarprune.scaling.placement import Placement, Text, fixed_bytes, logits_bytes, place
+from scarprune.scaling.placement import Placement, Text, logits_bytes, place
 from scarprune.scaling.sizes import Sizes
 
+Part = tuple[str, "Work", float, int]  # name, work of a GPU, its memory in bytes, GPUs that take part
 _NO_DISK = "how fast the disk is, is not known here (--disk)"
 
 
@@ -111,7 +111,7 @@ def seconds(work: Work, machine: Machine) -> float | None:
 def forecast(sizes: Sizes, job: Job, machine: Machine) -> list[Stage]:
     """Every stage, in the order in which they are used."""
     placement = place(sizes, job.text, machine, job.gpus)
-    parts: tuple[Callable[[Sizes, Job, Machine, Placement], tuple[str, Work, float, int]], ...] = (
+    parts: tuple[Callable[[Sizes, Job, Machine, Placement], Part], ...] = (
         _pass_1, _pass_2, _perplexity, _cut, _ls, _refit, _heal_step,
     )  # fmt: skip
     stages = []
@@ -148,7 +148,7 @@ def backwards(sizes: Sizes, text: Text, placement: Placement) -> Work:
     )
 
 
-def _pass_1(sizes: Sizes, job: Job, machine: Machine, placement: Placement) -> tuple[str, Work, float, int]:
+def _pass_1(sizes: Sizes, job: Job, machine: Machine, placement: Placement) -> Part:
     shared, tokens = backwards(sizes, job.text, placement), placement.blocks(job.text) * job.text.length
     work = Work(
         operations=shared.operations,
@@ -160,10 +160,9 @@ def _pass_1(sizes: Sizes, job: Job, machine: Machine, placement: Placement) -> t
     return "profile, pass 1", work, placement.memory_bytes, job.gpus
 
 
-def _pass_2(sizes: Sizes, job: Job, machine: Machine, placement: Placement) -> tuple[str, Work, float, int]:
+def _pass_2(sizes: Sizes, job: Job, machine: Machine, placement: Placement) -> Part:
     shared, tokens = backwards(sizes, job.text, placement), placement.blocks(job.text) * job.text.length
     each = tokens / placement.shards
-    gated = sizes.readers == 2
     work = Work(
         operations=shared.operations,
         float32=each * formulas.cross_operations(sizes),
@@ -171,16 +170,11 @@ def _pass_2(sizes: Sizes, job: Job, machine: Machine, placement: Placement) -> t
         linked_bytes=shared.linked_bytes
         + formulas.all_reduce_bytes(formulas.cross_sent_bytes(sizes) / placement.shards, placement.copies),
         host_bytes=shared.host_bytes,
-        disk_bytes=0.0
-        if machine.disk is None
-        else file_bytes(sizes.widths, sizes.cores(), sizes.hidden, gated),
     )
     return "profile, pass 2", work, placement.memory_bytes, job.gpus
 
 
-def _perplexity(
-    sizes: Sizes, job: Job, machine: Machine, placement: Placement
-) -> tuple[str, Work, float, int]:
+def _perplexity(sizes: Sizes, job: Job, machine: Machine, placement: Placement) -> Part:
     blocks, tokens = job.text.blocks, job.text.tokens
     fixed = sizes.weight_bytes + logits_bytes(sizes, machine)
     passing = placement.batch * job.text.length * sizes.itemsize * (4 * sizes.hidden + 3 * max(sizes.widths))
@@ -194,15 +188,13 @@ def _perplexity(
     return "perplexity", work, (fixed + passing) / shards, shards
 
 
-def _cut(sizes: Sizes, job: Job, machine: Machine, placement: Placement) -> tuple[str, Work, float, int]:
+def _cut(sizes: Sizes, job: Job, machine: Machine, placement: Placement) -> Part:
     kept = sizes.itemsize * sizes.kept_parameters(job.sparsity)
-    largest = sizes.hidden * max(
-        sizes.vocabulary, max(sizes.widths)
-    )  # a tensor at a time, in the CPU's memory
+    largest = sizes.hidden * max(sizes.vocabulary, *sizes.widths)  # one tensor at a time, on the CPU
     return "cut", Work(disk_bytes=sizes.weight_bytes + kept), sizes.itemsize * largest, 0
 
 
-def _ls(sizes: Sizes, job: Job, machine: Machine, placement: Placement) -> tuple[str, Work, float, int]:
+def _ls(sizes: Sizes, job: Job, machine: Machine, placement: Placement) -> Part:
     work = _least_squares(sizes, job)
     return "ls", work, _memory_of_walk(sizes, job) + formulas.gram_bytes(sizes), 1
 
@@ -222,24 +214,22 @@ def _memory_of_walk(sizes: Sizes, job: Job) -> float:
     return sizes.weight_bytes + sizes.itemsize * job.text.tokens * sizes.hidden
 
 
-def _refit(sizes: Sizes, job: Job, machine: Machine, placement: Placement) -> tuple[str, Work, float, int]:
+def _refit(sizes: Sizes, job: Job, machine: Machine, placement: Placement) -> Part:
     solved, cut = _least_squares(sizes, job), sizes.without(job.sparsity)
     layers = cut.ffn + cut.attention
     trained = DEFAULT_STEPS * Bounds().tokens  # tokens of each layer; each costs three times its forward pass
-    largest = layers / 2 / sizes.layers
+    stepped = DEFAULT_STEPS * formulas.refit_step_bytes(layers / 2, sizes.itemsize)
     work = Work(
         operations=solved.operations + 3 * trained * layers + job.text.tokens * layers,
         float64=solved.float64,
-        moved_bytes=solved.moved_bytes + DEFAULT_STEPS * formulas.optimizer_bytes(layers / 2, sizes.itemsize),
+        moved_bytes=solved.moved_bytes + stepped,
     )
     memory = _memory_of_walk(sizes, job) + sizes.itemsize * job.text.tokens * sizes.hidden
-    layer = formulas.trained_bytes(largest, sizes.itemsize)
+    layer = formulas.trained_bytes(layers / 2 / sizes.layers, sizes.itemsize)
     return "refit", work, memory + max(formulas.gram_bytes(sizes), layer), 1
 
 
-def _heal_step(
-    sizes: Sizes, job: Job, machine: Machine, placement: Placement
-) -> tuple[str, Work, float, int]:
+def _heal_step(sizes: Sizes, job: Job, machine: Machine, placement: Placement) -> Part:
     share = math.ceil(Settings().batch / job.gpus)
     length = job.text.length
     whole = sizes.cost.prefill_operations(length, every_logit=True)
@@ -247,14 +237,10 @@ def _heal_step(
     kept = sizes.kept_parameters(job.sparsity)
     work = Work(
         operations=share * (whole.total + 3 * cut),
-        moved_bytes=formulas.optimizer_bytes(kept, sizes.itemsize)
+        moved_bytes=formulas.heal_step_bytes(kept, sizes.itemsize)
         + share * length * 2 * formulas.loss_bytes(sizes, backward=True),
         linked_bytes=formulas.all_reduce_bytes(4 * kept, job.gpus),
     )
-    memory = fixed_bytes(sizes, machine) + formulas.trained_bytes(kept, sizes.itemsize)
-    return (
-        "heal, a step",
-        work,
-        memory + length * formulas.saved_bytes(sizes),
-        min(job.gpus, Settings().batch),
-    )
+    memory = sizes.weight_bytes + formulas.trained_bytes(kept, sizes.itemsize) + logits_bytes(sizes, machine)
+    memory += length * formulas.saved_bytes(sizes)
+    return "heal, a step", work, memory, min(job.gpus, Settings().batch)
