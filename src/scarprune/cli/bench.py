@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from scarprune.pipeline.bench import Bench
     from scarprune.pipeline.forecast import Forecast
     from scarprune.pipeline.inputs import Loading
+    from scarprune.scaling.stages import Work
 
 
 @click.command("bench")
@@ -76,9 +77,7 @@ def _refuse_without_dry_run(asked: dict[str, Any]) -> None:
 
     wrong = next((name for name, value in asked.items() if value is not None), None)
     if wrong is not None:
-        raise ArgumentError(
-            f"--{wrong} says something of a dry run, and this is none.", hint="Add --dry-run."
-        )
+        raise ArgumentError(f"--{wrong} belongs to a dry run, and this is none.", hint="Add --dry-run.")
 
 
 def _foresee(
@@ -104,7 +103,7 @@ def _show_forecast(console: "Console", result: "Forecast") -> None:
     from scarprune.cli.words import parameters, size
     from scarprune.runtime.progress import duration
 
-    sizes, job, machine, placed = result.sizes, result.job, result.machine, result.placement
+    sizes, job, machine = result.sizes, result.job, result.machine
     gpus = f"{job.gpus} x " if job.gpus > 1 else ""
     room, weights = machine.memory_bytes, size(int(sizes.weight_bytes))
     console.print(
@@ -129,7 +128,7 @@ def _show_forecast(console: "Console", result: "Forecast") -> None:
             _power(stage.work.operations + stage.work.float32 + stage.work.float64),
             size(int(stage.work.moved_bytes)),
             size(int(stage.memory_bytes)) + ("" if stage.memory_bytes <= room else " (too much)"),
-            size(int(stage.work.linked_bytes)) if stage.work.linked_bytes else "-",
+            _sent(stage.work),
             str(stage.gpus or "-"),
             "not known" if stage.seconds is None else duration(stage.seconds),
         ]
@@ -138,8 +137,6 @@ def _show_forecast(console: "Console", result: "Forecast") -> None:
     console.print(table(("of one GPU", "operations", "moved", "memory", "sent", "GPUs", "time"), rows))
     for reason in dict.fromkeys(f"{s.name}: {s.reason}" for s in result.stages if s.reason):
         console.print(f"\n{reason}")
-    if not placed.fits:
-        console.print("\nNot even one block fits: use more GPUs (--gpus) or shorter blocks (--length).")
 
 
 def _placed(result: "Forecast") -> str:
@@ -153,6 +150,13 @@ def _placed(result: "Forecast") -> str:
     shared = f"; {placed.shards} GPUs share each layer" if placed.shards > 1 else ""
     copies = f"; {placed.copies} copies share the blocks" if placed.copies > 1 else ""
     return f"{ways[placed.way]}; {placed.batch} blocks at once{shared}{copies}"
+
+
+def _sent(work: "Work") -> str:
+    from scarprune.cli.words import size
+
+    count = int(work.linked_bytes + work.network_bytes)
+    return size(count) if count else "-"
 
 
 def _power(count: float) -> str:

@@ -26,7 +26,8 @@ class Machine:
         bytes_per_second: of the device's own memory.
         memory_bytes: of it.
         efficiency: share of ``operations_per_second`` that a model's passes reach.
-        link: bytes per second to another device, one way; None where there is none.
+        link: bytes per second to another device of the same host, one way; None where there is none.
+        network: bytes per second to another host, one way; None likewise.
         host: bytes per second from the CPU's memory, one way; None where it is the same memory.
         disk: bytes per second of the disk; None where it is not known.
         device: cuda, cpu or mps.
@@ -40,6 +41,7 @@ class Machine:
     memory_bytes: float
     efficiency: float
     link: float | None = None
+    network: float | None = None
     host: float | None = None
     disk: float | None = None
     device: str = "cuda"
@@ -55,7 +57,7 @@ class Machine:
 
 
 # Products in bfloat16: as measured (benchmarks/records/profile_gpu_8b.json). Memory, NVLink 4 and PCIe 5 x16
-# one way, float32 and float64 (tensor cores): data sheet of the SXM5 version.
+# one way, float32 and float64 (tensor cores): data sheet of the SXM5 version. Network, a GPU: of a DGX H100.
 H100 = Machine(
     name="H100 80 GB",
     operations_per_second=729e12,
@@ -65,6 +67,7 @@ H100 = Machine(
     memory_bytes=80e9,
     efficiency=EFFICIENCY["cuda"],
     link=450e9,
+    network=50e9,
     host=64e9,
 )
 
@@ -83,6 +86,7 @@ def measured(device: torch.device, dtype: torch.dtype) -> Machine:
         memory_bytes=total_bytes(device),
         efficiency=EFFICIENCY.get(device.type, EFFICIENCY["cuda"]),
         link=H100.link if device.type == "cuda" else None,
+        network=H100.network if device.type == "cuda" else None,
         host=H100.host if device.type == "cuda" else None,
         device=device.type,
     )

@@ -15,7 +15,7 @@ from scarprune.scaling.machine import Machine
 from scarprune.scaling.sizes import Sizes
 
 Way = Literal["resident", "checkpointed", "streamed"]
-_LARGEST_SHARD = 8  # GPUs of one host, between which NVLink is
+HOST_GPUS = 8  # of one host, between which the fast link is
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def place(sizes: Sizes, text: Text, machine: Machine, gpus: int = 1) -> Placemen
     tried = [
         _placed(sizes, text, machine, way, shards, gpus)
         for shards in (1, 2, 4, 8)
-        if gpus % shards == 0 and shards <= _LARGEST_SHARD
+        if gpus % shards == 0 and shards <= HOST_GPUS
         for way in ("resident", "checkpointed")
     ]
     if machine.host is not None or not any(found.fits for found in tried):

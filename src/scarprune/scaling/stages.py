@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from scarprune.cut.compensate.job import DEFAULT_STEPS, Bounds
@@ -11,10 +11,11 @@ from scarprune.distill.settings import Settings
 from scarprune.errors import ArgumentError
 from scarprune.scaling import formulas
 from scarprune.scaling.machine import Machine
-from scarprune.scaling.placement import Placement, Text, logits_bytes, place
+from scarprune.scaling.placement import HOST_GPUS, Placement, Text, logits_bytes, place
 from scarprune.scaling.sizes import Sizes
 
 Part = tuple[str, "Work", float, int]  # name, work of a GPU, its memory in bytes, GPUs that take part
+_NO_ROOM = "not even one block fits: use more GPUs (--gpus) or shorter blocks (--length)"
 _NO_DISK = "how fast the disk is, is not known here (--disk)"
 
 
@@ -27,7 +28,8 @@ class Work:
         float32: operations in float32.
         float64: operations in float64.
         moved_bytes: read and written in the device's memory besides what products move.
-        linked_bytes: sent to other GPUs.
+        linked_bytes: sent to other GPUs of the host.
+        network_bytes: sent to other hosts.
         host_bytes: read from the CPU's memory while computing.
         disk_bytes: read and written.
     """
@@ -37,6 +39,7 @@ class Work:
     float64: float = 0.0
     moved_bytes: float = 0.0
     linked_bytes: float = 0.0
+    network_bytes: float = 0.0
     host_bytes: float = 0.0
     disk_bytes: float = 0.0
 
@@ -93,19 +96,20 @@ def seconds(work: Work, machine: Machine) -> float | None:
     """
     links = (
         (work.linked_bytes, machine.link),
+        (work.network_bytes, machine.network),
         (work.host_bytes, machine.host),
         (work.disk_bytes, machine.disk),
     )
     if any(count and rate is None for count, rate in links):
         return None
-    linked, host, disk = (count / rate if rate else 0.0 for count, rate in links)
+    linked, network, host, disk = (count / rate if rate else 0.0 for count, rate in links)
     computing = (
         work.operations / machine.reached
         + work.float32 / machine.float32_per_second
         + work.float64 / machine.float64_per_second
         + work.moved_bytes / machine.bytes_per_second
     )
-    return max(computing, host) + linked + disk
+    return max(computing, host) + linked + network + disk
 
 
 def forecast(sizes: Sizes, job: Job, machine: Machine) -> list[Stage]:
@@ -117,10 +121,12 @@ def forecast(sizes: Sizes, job: Job, machine: Machine) -> list[Stage]:
     stages = []
     for part in parts:
         name, work, memory, gpus = part(sizes, job, machine, placement)
-        time = seconds(work, machine)
-        stages.append(
-            Stage(name, work, memory, gpus, time, None if time is not None else _missing(work, machine))
-        )
+        time, reason = seconds(work, machine), None
+        if not placement.fits and part in (_pass_1, _pass_2):
+            time, reason = None, _NO_ROOM
+        elif time is None:
+            reason = _missing(work, machine)
+        stages.append(Stage(name, work, memory, gpus, time, reason))
     return stages
 
 
@@ -148,15 +154,23 @@ def backwards(sizes: Sizes, text: Text, placement: Placement) -> Work:
     )
 
 
+def _with_sums(work: Work, count: float, shards: int, copies: int) -> Work:
+    """``work`` and the adding up of ``count`` bytes over ``copies`` of a model on so many GPUs each."""
+    sent = formulas.all_reduce_bytes(count / shards, copies)
+    if shards * copies > HOST_GPUS:
+        return replace(work, network_bytes=sent)
+    return replace(work, linked_bytes=work.linked_bytes + sent)
+
+
 def _pass_1(sizes: Sizes, job: Job, machine: Machine, placement: Placement) -> Part:
     shared, tokens = backwards(sizes, job.text, placement), placement.blocks(job.text) * job.text.length
     work = Work(
         operations=shared.operations,
         moved_bytes=shared.moved_bytes + tokens * formulas.watched_bytes(sizes) / placement.shards,
-        linked_bytes=shared.linked_bytes
-        + formulas.all_reduce_bytes(formulas.sums_sent_bytes(sizes) / placement.shards, placement.copies),
+        linked_bytes=shared.linked_bytes,
         host_bytes=shared.host_bytes,
     )
+    work = _with_sums(work, formulas.sums_sent_bytes(sizes), placement.shards, placement.copies)
     return "profile, pass 1", work, placement.memory_bytes, job.gpus
 
 
@@ -167,10 +181,10 @@ def _pass_2(sizes: Sizes, job: Job, machine: Machine, placement: Placement) -> P
         operations=shared.operations,
         float32=each * formulas.cross_operations(sizes),
         moved_bytes=shared.moved_bytes + each * formulas.cross_moved_bytes(sizes),
-        linked_bytes=shared.linked_bytes
-        + formulas.all_reduce_bytes(formulas.cross_sent_bytes(sizes) / placement.shards, placement.copies),
+        linked_bytes=shared.linked_bytes,
         host_bytes=shared.host_bytes,
     )
+    work = _with_sums(work, formulas.cross_sent_bytes(sizes), placement.shards, placement.copies)
     return "profile, pass 2", work, placement.memory_bytes, job.gpus
 
 
@@ -239,8 +253,8 @@ def _heal_step(sizes: Sizes, job: Job, machine: Machine, placement: Placement) -
         operations=share * (whole.total + 3 * cut),
         moved_bytes=formulas.heal_step_bytes(kept, sizes.itemsize)
         + share * length * 2 * formulas.loss_bytes(sizes, backward=True),
-        linked_bytes=formulas.all_reduce_bytes(4 * kept, job.gpus),
     )
+    work = _with_sums(work, 4 * kept, 1, min(job.gpus, Settings().batch))
     memory = sizes.weight_bytes + formulas.trained_bytes(kept, sizes.itemsize) + logits_bytes(sizes, machine)
     memory += length * formulas.saved_bytes(sizes)
     return "heal, a step", work, memory, min(job.gpus, Settings().batch)
