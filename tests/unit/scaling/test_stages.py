@@ -117,6 +117,13 @@ def test_streaming_reads_all_layers_twice_a_batch(published):
     found = place(sizes, TEXT, H100)
     work = forecast(sizes, Job(TEXT), H100)[0].work
     assert work.host_bytes == math.ceil(128 / found.batch) * formulas.streamed_bytes(sizes)
+    # Two layers, the embedding and the head, the last norm; norms of the layers are all counted.
+    layer = 3 * 8192 * 28672 + 2 * 8192 * 8192 + 2 * 8192 * 1024
+    weights = 2 * (2 * layer + 2 * 128256 * 8192 + 81 * 8192 + 80 * 8192)
+    chunk = 16 * 128256 * ((512 << 20) // (4 * 128256))
+    sums = 12 * 80 * 28672 * (53 + 286)
+    each = formulas.checkpointed_bytes(sizes) + formulas.transient_bytes(sizes)
+    assert found.memory_bytes == pytest.approx(weights + sums + chunk + found.batch * 512 * each)
 
 
 def test_stated_rates_keep_the_ratio_of_wider_products():
