@@ -72,7 +72,6 @@ class Forecast:
             "model": self.source,
             "dtype": self.dtype,
             **self.sizes.cost.as_json(),
-            "weight_bytes": self.sizes.weight_bytes,
             "profile_bytes": self.profile_bytes,
             "job": {"blocks": self.job.text.blocks, "length": self.job.text.length, "gpus": self.job.gpus}
             | {"tokens": self.job.text.tokens, "sparsity": self.job.sparsity},
@@ -94,7 +93,7 @@ def foresee(source: str, job: Job, *, loading: Loading = Loading(), rates: Rates
     config = config_of(source, loading)
     on_h100 = device.type == "cpu" and loading.device == "auto"
     dtype = _dtype(config, loading.dtype, torch.device("cuda") if on_h100 else device)
-    sizes = sizes_of(built(config, loading.trust_remote_code), dtype.itemsize)
+    sizes = sizes_of(built(config, loading.trust_remote_code).to(dtype), dtype.itemsize)
     if on_h100:
         remark(
             "There is no GPU here: times are those of an H100 (--device cpu for this CPU, --tflops and "

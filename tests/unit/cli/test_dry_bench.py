@@ -59,6 +59,7 @@ def test_no_number_of_a_weight_is_made(scarprune: Run, monkeypatch: pytest.Monke
     assert set(seen) == {"meta"}
     found = json.loads(result.out)
     assert found["parameters"] == 70_553_706_496
+    assert found["bytes"]["total"] == 2 * 70_553_706_496
     assert found["machine"]["operations_per_second"] == 500e12
     assert found["placement"]["shards"] * found["placement"]["copies"] == 8
 
@@ -69,6 +70,7 @@ def test_the_cpu_at_hand_is_measured_where_asked_for(scarprune: Run, tiny: Path,
     assert (result.code, result.err) == (0, "")
     found = json.loads(result.out)
     assert (found["machine"]["device"], found["dtype"]) == ("cpu", "float32")
+    assert found["bytes"]["total"] == 4 * found["parameters"]
     assert all(stage["seconds"] > 0 for stage in found["stages"])
 
 
