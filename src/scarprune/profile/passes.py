@@ -98,31 +98,36 @@ class Run:
         self.state.phase = number
         leash = Leash(self.device)
         with (
-            self._watched(observer),
+            self.watched(observer),
             track(what or f"Pass {number}", int(tokens.sum()), done=done) as advance,
         ):
             while self.state.next_block < len(self.blocks):
-                rows = self._next_rows()
-                if not self._attempt(observer, kinds, rows):
-                    continue
-                # A mean for a sum is what dividing the loss by the targets of these blocks gives.
-                observer.commit(self.state.scale * (int(tokens[rows[0]]) - 1 if self.mean_loss else 1))
-                self.state.next_block = int(rows[-1]) + 1
+                advance(self.step(observer, kinds))
                 leash.step()
-                advance(int(tokens[rows].sum()))
                 if self.keeper.due():
                     self._keep(number, observer)
         _refuse_non_finite(observer.arrays())
 
+    def step(self, observer: Observer, kinds: Sequence[str]) -> int:
+        """Take one batch; the tokens it had, 0 where it is to be taken again with less."""
+        rows = self._next_rows()
+        if not self._attempt(observer, kinds, rows):
+            return 0
+        tokens = self.blocks.lengths[rows]
+        # A mean for a sum is what dividing the loss by the targets of these blocks gives.
+        observer.commit(self.state.scale * (int(tokens[0]) - 1 if self.mean_loss else 1))
+        self.state.next_block = int(rows[-1]) + 1
+        return int(tokens.sum())
+
     @contextlib.contextmanager
-    def _watched(self, observer: Observer) -> Iterator[None]:
+    def watched(self, observer: Observer) -> Iterator[None]:
         """``observer`` sees the sites inside; where it asks for sums, layers may be compiled around them."""
         if not isinstance(observer, Summing):
             with watching(self.model, self.sites, cast(Looking, observer).observe):
                 yield
             return
         with summing(self.model, self.sites, observer):
-            if self.compiling.on:  # what has to be there before the compiler comes
+            if self.compiling.on and not observer.is_ready():
                 with torch.enable_grad():
                     self.head.hidden(torch.from_numpy(self.blocks.ids[:1, :2]))
             with self.compiling.layers(self.model):
@@ -257,7 +262,7 @@ def begin(
         state.batch = memory.largest_batch(length, len(blocks), device) if batch == "auto" else batch
         if compiled and batch == "auto":  # other shapes run eagerly
             state.batch = even_batch(state.batch, len(blocks))
-    _say_before(model, blocks, memory, state, device, work, what)
+    _say_before(model, blocks, memory, state, device, work, what, compiled)
     may_halve = batch == "auto"
     compiling = Compiling(compiled, blocks.lengths)
     return Run(
@@ -296,9 +301,11 @@ def _say_before(
     device: torch.device,
     tokens_left: float,
     what: str,
+    compiled: bool,
 ) -> None:
     tokens = int(blocks.lengths.sum())
     what = f"{what} {len(blocks)} blocks, {tokens:,} tokens, {state.batch} blocks at once"
+    what += ", compiled" if compiled else ""
     peak = gib(memory.peak(state.batch, int(blocks.lengths.max())))
     if device.type == "cpu":
         seconds = expected_seconds(model, tokens_left)

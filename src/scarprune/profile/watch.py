@@ -83,6 +83,10 @@ class Summing(ABC):
         """What ``reduce`` needs besides u and s at a site, on the site's device."""
         return ()
 
+    def is_ready(self) -> bool:
+        """Whether every site was seen, and has what it needs on its device."""
+        return all(place.sink is not None for place in self.places)
+
     def renew(self) -> None:
         """Put what ``given`` says of the batch to come where the hooks find it."""
         for index, place in enumerate(self.places):
