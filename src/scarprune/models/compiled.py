@@ -32,7 +32,9 @@ def compiled_layers(*models: Any) -> Iterator[None]:
     layers = [layer for model in models for layer in find_layers(model)]
     run = torch.compile(_run_layer, dynamic=False)
     with torch._dynamo.config.patch(
-        recompile_limit=_MOST_VARIANTS, accumulated_recompile_limit=_MOST_VARIANTS
+        recompile_limit=_MOST_VARIANTS,
+        accumulated_recompile_limit=_MOST_VARIANTS,
+        skip_nnmodule_hook_guards=False,  # else hooks that come later would be left out without a word
     ):
         try:
             for layer in layers:
