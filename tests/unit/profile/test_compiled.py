@@ -6,6 +6,7 @@ The compiler's front end (capture, autograd, guards) is what can go wrong here; 
 import functools
 import shutil
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -156,28 +157,15 @@ def test_auto_stays_off_on_a_cpu_and_counts_the_saving(monkeypatch: pytest.Monke
     model = tiny_model("llama")
     assert resolve("auto", model, 1e15, 1) is False
     assert resolve(True, model, 1, 1) is True
-    # As many operations a second as there are weights: a token takes 4 seconds at the ceiling.
-    weights = sum(p.numel() for p in model.parameters() if p.dim() >= 2)
-    monkeypatch.setattr(compiling_module, "matmul_rate", lambda dtype, device: float(weights))
-    monkeypatch.setattr(torch.nn.Module, "parameters", lambda self: iter([FakeParameter(weights)]))
+    # A token of a thousand weights takes 4 seconds at a ceiling of a thousand operations a second.
+    monkeypatch.setattr(compiling_module, "matmul_rate", lambda dtype, device: 1000.0)
+    monkeypatch.setattr(compiling_module, "matmul_parameters", lambda model: 1000)
+    on_gpu = SimpleNamespace(dtype=torch.bfloat16, device=torch.device("cuda", 0))
+    monkeypatch.setattr(torch.nn.Module, "parameters", lambda self: iter([on_gpu]))
     saved = 4 * (1 / compiling_module._EAGER_SHARE - 1 / compiling_module._COMPILED_SHARE)
     needed = 2 * compiling_module._SECONDS_TO_COMPILE / saved
     assert resolve("auto", model, needed * 1.01, 2) is True
     assert resolve("auto", model, needed * 0.99, 2) is False
-
-
-class FakeParameter:
-    dtype = torch.bfloat16
-    device = torch.device("cuda", 0)
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def numel(self) -> int:
-        return self.count
-
-    def dim(self) -> int:
-        return 2
 
 
 @pytest.mark.parametrize(("batch", "blocks_", "even"), [(25, 128, 16), (32, 128, 32), (7, 13, 7), (5, 5, 5)])
