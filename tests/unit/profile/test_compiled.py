@@ -18,6 +18,7 @@ from scarprune.models.compiled import compiled_layers
 from scarprune.models.head import find_head
 from scarprune.profile import compiling as compiling_module
 from scarprune.profile import passes as passes_module
+from scarprune.profile.accumulate import SumsPass
 from scarprune.profile.compiling import even_batch, resolve
 from scarprune.profile.run import profile_model
 from scarprune.profile.sums import Profile
@@ -117,23 +118,23 @@ def test_hooks_count_that_come_after_a_compilation() -> None:
     assert float((found - dense).abs().max()) > 0.01
 
 
-@pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.parametrize("at", [2, 6])
 def test_a_compiler_that_fails_is_told_and_left(
     at: int, blocks: Blocks, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the first or the third batch, after part of its sums: that batch is taken again."""
+    """At the second of two sites, in the first or the third batch: that batch is taken again."""
     calls = []
-    original = passes_module.Run._batch
+    original = SumsPass.take
 
     def breaks(self: Any, *args: Any) -> None:
-        original(self, *args)
         calls.append(1)
-        if self.compiling.on and len(calls) == at:
+        if len(calls) == at:
             raise RuntimeError("no such instruction\nand more")
+        original(self, *args)
 
     expected = profile_model(tiny_model("llama"), blocks, batch=2, compiled=False)
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
-    monkeypatch.setattr(passes_module.Run, "_batch", breaks)
+    monkeypatch.setattr(SumsPass, "take", breaks)
     found = profile_model(tiny_model("llama"), blocks, batch=2, compiled=True)
     said = "torch.compile failed, so the rest runs eagerly: no such instruction\n"
     assert capsys.readouterr().err.count(said) == 1
