@@ -72,7 +72,7 @@ class Summing(ABC):
         self.forget()
 
     def forget(self) -> None:
-        """Nothing was seen of any site. A sink refers to its observer, and would keep its totals in memory."""
+        """Nothing was seen of any site. A sink refers to its observer and would keep its totals."""
         self.places = [Place() for _ in self.sites]
 
     @abstractmethod
