@@ -76,19 +76,6 @@ def in_dtype(model: Any, dtype: torch.dtype) -> Any:
 
 
 @contextlib.contextmanager
-def compiled_layers(*models: Any) -> Iterator[None]:
-    """Layers of ``models`` run compiled inside; layers alike are compiled once."""
-    layers = [layer for model in models for layer in find_layers(model)]
-    for layer in layers:
-        layer.compile(dynamic=False)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer._compiled_call_impl = None
-
-
-@contextlib.contextmanager
 def checkpointed_layers(model: Any) -> Iterator[None]:
     """Activations inside a layer are made again in the backward pass."""
     from torch.utils.checkpoint import checkpoint

@@ -11,13 +11,14 @@ import torch
 from scarprune.distill.budget import make_budget, rate_factor
 from scarprune.distill.judge import Judge
 from scarprune.distill.learner import Learner
-from scarprune.distill.reader import Teacher, checkpointed_layers, compiled_layers
+from scarprune.distill.reader import Teacher, checkpointed_layers
 from scarprune.distill.settings import Compile, Settings
 from scarprune.distill.state import Keeper, State
 from scarprune.distill.stream import Stream
 from scarprune.distill.weights import Weights
 from scarprune.errors import ArgumentError, MemoryBudgetError
 from scarprune.models.capture import plain_causal_masks
+from scarprune.models.compiled import compiled_layers
 from scarprune.models.head import Head
 from scarprune.profile.divergence import divergence_rows
 from scarprune.runtime.graph import Leash
