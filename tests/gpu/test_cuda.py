@@ -14,6 +14,7 @@ from scarprune.findings.ablate import Ablator, Removal
 from scarprune.findings.halo_controls import measure_halo
 from scarprune.plan.plan import make_plan
 from scarprune.profile import passes as passes_module
+from scarprune.profile.loss import loss_rows
 from scarprune.profile.run import profile_model
 from scarprune.scores.core import core
 from scarprune.text.blocks import Blocks
@@ -48,10 +49,45 @@ def test_cuda_float32_equals_the_cpu(family, blocks):
             np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5 * np.abs(a).max(), err_msg=name)
 
 
-def test_compiled_sums_equal_plain_ones(blocks):
-    plain = profile_model(tiny_model("llama").cuda(), blocks, compiled=False, labels="both", batch=4)
-    fused = profile_model(tiny_model("llama").cuda(), blocks, compiled=True, labels="both", batch=4)
-    compare(fused, plain, 1e-4)
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+def test_compiled_sums_equal_plain_ones(family, blocks):
+    plain = profile_model(tiny_model(family).cuda(), blocks, compiled=False, labels="both", batch=4)
+    fused = profile_model(tiny_model(family).cuda(), blocks, compiled=True, labels="both", batch=4)
+    assert fused.header["provenance"]["compiled"]
+    compare(fused, plain, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_compiled_half_precision_stays_within_two_orders_of_batches(dtype, blocks):
+    """Compiled against eager differs no more than a few times what another batch does to eager sums."""
+    model = tiny_model("llama").to(dtype).cuda()
+    eager, other, fused = (
+        profile_model(model, blocks, batch=batch, compiled=compiled)
+        for batch, compiled in ((4, False), (16, False), (4, True))
+    )
+    exact = profile_model(tiny_model("llama").cuda(), blocks)
+
+    def error(profile):
+        return max(
+            float(
+                np.abs(profile.get(s.name, "sum_q2").sum(0) / exact.get(s.name, "sum_q2").sum(0) - 1).mean()
+            )
+            for s in exact.sites
+        )
+
+    assert error(fused) < 1.5 * max(error(eager), error(other))
+
+
+def test_loss_rows_of_a_large_vocabulary_are_exact():
+    """One kernel from the head's output to its gradient: against float64."""
+    torch.manual_seed(0)
+    output, targets = (3 * torch.randn(300, 128256)).bfloat16().cuda(), torch.randint(128256, (300,)).cuda()
+    logits = output.double().requires_grad_()
+    exact = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+    exact.backward()
+    nats, gradient = torch.compile(loss_rows)(output, targets, 1.0, 1.0, None)
+    assert float(nats) == pytest.approx(float(exact), rel=1e-6)
+    torch.testing.assert_close(gradient, logits.grad.bfloat16(), rtol=2**-7, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

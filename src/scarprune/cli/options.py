@@ -23,6 +23,13 @@ def auto_or_number(value: str) -> int | str:
         raise click.BadParameter(f"{value!r} is neither auto nor a whole number.") from None
 
 
+def auto_or_switch(value: str) -> bool | str:
+    """The parser of options that are ``auto``, ``on`` or ``off``."""
+    if value not in ("auto", "on", "off"):
+        raise click.BadParameter(f"{value!r} is not auto, on or off.")
+    return value if value == "auto" else value == "on"
+
+
 PATH = click.Path(path_type=Path)
 
 
@@ -91,7 +98,17 @@ batch = click.option(
 )
 
 measuring: Decorator = _all(
-    click.option("--blocks", type=int, help="Blocks of text to measure on [default: 128]."), batch
+    click.option("--blocks", type=int, help="Blocks of text to measure on [default: 128]."),
+    batch,
+    click.option(
+        "--compile",
+        "compiled",
+        type=auto_or_switch,
+        metavar="auto|on|off",
+        default="auto",
+        show_default=True,
+        help="Measure under torch.compile; auto: on a GPU where the text is long enough to pay for it.",
+    ),
 )
 
 extras = click.option(

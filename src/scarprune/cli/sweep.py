@@ -135,7 +135,7 @@ def command(
             evaluation_blocks=evaluation_blocks,
             loading=options.pick(Loading, given),
             reading=Reading(**{name: given[name] for name in ("length", "protocol", "bos", "field")}),
-            measuring=Measuring(blocks=given["blocks"], batch=given["batch"]),
+            measuring=Measuring(blocks=given["blocks"], batch=given["batch"], compiled=given["compiled"]),
             planning=Planning(**{name: given[name] for name in ("multiple_of", "allocation", "cap")}),
             compensating=Compensating(
                 compensate_steps=given["compensate_steps"],

@@ -52,7 +52,7 @@ def command(
         text=text,
         reading=options.pick(Reading, given),
         loading=options.pick(Loading, given),
-        measuring=Measuring(given["blocks"], given["batch"], redundancy=False),
+        measuring=Measuring(given["blocks"], given["batch"], compiled=given["compiled"], redundancy=False),
         free_downloads=free_downloads,
         overwrite=overwrite,
     )

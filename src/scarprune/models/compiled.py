@@ -38,7 +38,9 @@ def compiled(layers: Sequence[Any]) -> Iterator[None]:
     """``layers`` run compiled while the block runs, as in ``compiled_layers``; they may be of no model."""
     run = torch.compile(_run_layer, dynamic=False)
     with torch._dynamo.config.patch(
-        recompile_limit=_MOST_VARIANTS, accumulated_recompile_limit=_MOST_VARIANTS
+        recompile_limit=_MOST_VARIANTS,
+        accumulated_recompile_limit=_MOST_VARIANTS,
+        skip_nnmodule_hook_guards=False,  # else hooks that come later would be left out without a word
     ):
         try:
             for layer in layers:

@@ -51,10 +51,19 @@ class Head:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """float32 logits [..., V] of hidden states [..., D]; differentiable."""
+        return self.finish(self.linear(hidden))
+
+    def linear(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The linear head's output [..., V] in the model's dtype; differentiable."""
         if not self.chunked:
-            return hidden.float()
+            return hidden
         linear: nn.Module = self.model.get_output_embeddings()  # type: ignore[operator]
-        logits = linear(hidden.to(_device_of(linear, hidden))).float()
+        output: torch.Tensor = linear(hidden.to(_device_of(linear, hidden)))
+        return output
+
+    def finish(self, output: torch.Tensor) -> torch.Tensor:
+        """float32 logits from the linear head's ``output``, element by element."""
+        logits = output.float()
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)

@@ -7,6 +7,7 @@ from scarprune.text.blocks import DEFAULT_COUNT, Blocks, read_blocks
 from scarprune.text.protocol import Protocol
 
 if TYPE_CHECKING:
+    from scarprune.profile.compiling import Compiled
     from scarprune.profile.run import Labels
 
 Batch = int | Literal["auto"]
@@ -71,6 +72,7 @@ class Measuring:
 
     blocks: int | None = None
     batch: Batch = "auto"
+    compiled: "Compiled" = "auto"
     labels: "Labels" = "data"
     redundancy: bool = True
     extras: tuple[str, ...] = ()

@@ -64,6 +64,7 @@ def measure(
         model,
         blocks,
         batch=measuring.batch,
+        compiled=measuring.compiled,
         labels=measuring.labels,
         redundancy=measuring.redundancy,
         extras=measuring.extras,

@@ -1,6 +1,7 @@
 """Pass 1: from the u and s of a batch to running float64 totals per channel (``method`` 1)."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from scarprune.profile.sums import (
     GROUP_LABELLED,
     GROUPS,
 )
+from scarprune.profile.watch import Summing, blank
+from scarprune.runtime.device import to_device
 
 _CACHED_ELEMENTS = 1 << 15
 # Rows of what one reduction over tokens gives: first what depends on the labels, then what u alone gives.
@@ -31,7 +34,7 @@ def wide(x: torch.Tensor) -> torch.Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def reduce_tokens(u: torch.Tensor, s: torch.Tensor, with_u: bool) -> torch.Tensor:
+def reduce_tokens(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     """All sums over tokens that one pair u, s [B, T, m] gives: float32 [rows, B, m].
 
     One read of u and s where a compiler fuses it: about 20 operations and two loads per element.
@@ -40,48 +43,47 @@ def reduce_tokens(u: torch.Tensor, s: torch.Tensor, with_u: bool) -> torch.Tenso
     q = u * s
     q2 = q * q
     rows = [s.sum(1), (s * s).sum(1), q.sum(1), q.abs().sum(1), q2.sum(1), (q2 * q2).sum(1), (q * s).sum(1)]
-    if with_u:
-        rows += [u.sum(1), (u * u).sum(1), u.abs().sum(1)]
+    rows += [u.sum(1), (u * u).sum(1), u.abs().sum(1)]
     return torch.stack(rows)
 
 
-def _by_block(u: torch.Tensor, s: torch.Tensor, with_u: bool) -> torch.Tensor:
+def _by_block(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     """``reduce_tokens`` one block at a time, so that a CPU's temporaries stay in its cache."""
     if u[0].numel() < _CACHED_ELEMENTS:
-        return reduce_tokens(u, s, with_u)
-    return torch.cat([reduce_tokens(u[b : b + 1], s[b : b + 1], with_u) for b in range(len(u))], dim=1)
+        return reduce_tokens(u, s)
+    return torch.cat([reduce_tokens(u[b : b + 1], s[b : b + 1]) for b in range(len(u))], dim=1)
 
 
 def site_sums(
-    u: torch.Tensor, s: torch.Tensor, membership: torch.Tensor, statistics: Sequence[Statistic], with_u: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What pass 1 keeps of one site's u and s [B, T, m]: rows that depend on the labels, rows of u alone.
+    u: torch.Tensor, s: torch.Tensor, membership: torch.Tensor, statistics: Sequence[Statistic]
+) -> torch.Tensor:
+    """What pass 1 keeps of one site's u and s, [B, T, m] or flattened to [B T, m].
 
     Args:
         membership: [8, B], 1 where a block belongs to a group; its dtype (float64; float32 where a
             device has no other) is that of the sums over blocks.
 
     Returns:
-        [rows, m] each, in the order of ``_LABELLED_ROWS`` and ``_shared_rows``; the second is None
-        without ``with_u``.
+        [rows, m], first the ``_LABELLED_ROWS``, then ``_shared_rows``.
     """
-    reduce = _by_block if u.device.type == "cpu" else reduce_tokens
-    bands = torch.stack([reduce(u[:, lo:hi], s[:, lo:hi], with_u) for lo, hi in BANDS]).to(membership.dtype)
+    u, s = (x.reshape(membership.shape[1], -1, x.shape[-1]) for x in (u, s))
+    on_cpu = u.device.type == "cpu" and not torch.compiler.is_compiling()
+    reduce = _by_block if on_cpu else reduce_tokens
+    bands = torch.stack([reduce(u[:, lo:hi], s[:, lo:hi]) for lo, hi in BANDS]).to(membership.dtype)
     banded, blocks = bands.sum(2).transpose(0, 1), bands.sum(0)  # [rows, 3, m] and [rows, B, m]
     big_s, big_g, q2 = blocks[_S], blocks[_Q], blocks[_Q2]
     of_blocks = [big_g * big_g, big_g * big_s, big_s * big_s, q2 * q2]
-    labelled = [
+    halves = membership.view(ACTIVATION_GROUPS, -1, membership.shape[1]).sum(1)
+    rows = [
         banded[: len(BANDED_LABELLED)].flatten(0, 1),
         torch.stack(of_blocks).sum(1),
         _by_group(q2, membership),
         _by_group(big_g, membership),
+        banded[len(BANDED_LABELLED) : -1].flatten(0, 1),
+        _by_group(blocks[_U2], halves),
     ]
-    if not with_u:
-        return torch.cat(labelled), None
-    halves = membership.view(ACTIVATION_GROUPS, -1, membership.shape[1]).sum(1)
-    shared = [banded[len(BANDED_LABELLED) : -1].flatten(0, 1), _by_group(blocks[_U2], halves)]
-    shared += [item.of_blocks(u, blocks[_ABS_U], blocks[_U2])[None] for item in statistics]
-    return torch.cat(labelled), torch.cat(shared)
+    rows += [item.of_blocks(u, blocks[_ABS_U], blocks[_U2])[None] for item in statistics]
+    return torch.cat(rows)
 
 
 def _by_group(blocks: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
@@ -92,6 +94,11 @@ def _by_group(blocks: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
 def input_sums(x: torch.Tensor) -> torch.Tensor:
     """Sum of squares over tokens of a network's input [..., d]: float32 [d]."""
     return wide(x).square().flatten(0, -2).sum(0)
+
+
+def _exact(device: torch.device) -> torch.dtype:
+    """float64; float32 where a device has no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 # Names, and how many rows each takes, of what ``site_sums`` gives.
@@ -110,20 +117,22 @@ def _shared_rows(statistics: Sequence[Statistic]) -> tuple[tuple[str, int], ...]
     )
 
 
-class SumsPass:
+class SumsPass(Summing):
     """Totals of every site; a batch counts wholly once ``commit`` is called, and not at all before.
 
     That makes a batch repeatable: out of memory or Ctrl-C in the middle of it leaves the totals as they were.
+
+    Attributes:
+        labels: the kind of labels of the backward pass to come.
+        with_u: whether what depends on u alone is taken from it: once a batch is enough.
     """
 
-    def __init__(
-        self, sites: Sequence[Site], statistics: Sequence[Statistic], *, compiled: bool = False
-    ) -> None:
-        self.sites = sites
-        self.statistics = statistics
+    def __init__(self, sites: Sequence[Site], statistics: Sequence[Statistic]) -> None:
+        super().__init__(sites)
         self.labels = "data"
         self.with_u = True
-        self._shape = (0, 0)
+        self.reduce = functools.partial(site_sums, statistics=statistics)
+        self.reduce_input = input_sums
         self._membership = torch.empty(0)
         self._members_on: dict[torch.device, torch.Tensor] = {}
         self._pending: dict[tuple[int, str], torch.Tensor] = {}
@@ -134,11 +143,8 @@ class SumsPass:
             "shared": _shared_rows(statistics),
             "input": (("sum_x2", 1),),
         }
-        self._site_sums: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = site_sums
-        self._input_sums: Callable[[torch.Tensor], torch.Tensor] = input_sums
-        if compiled:
-            self._site_sums = torch.compile(site_sums, dynamic=False)
-            self._input_sums = torch.compile(input_sums, dynamic=False)
+        self._labelled = sum(count for _, count in _LABELLED_ROWS)
+        self._shared = sum(count for _, count in self._rows["shared"])
 
     # -- one batch ---------------------------------------------------------------------------------
 
@@ -147,33 +153,32 @@ class SumsPass:
         self._pending.clear()
         self._members_on.clear()
         self._membership = torch.from_numpy(groups[None] == np.arange(GROUPS)[:, None])
-        self._shape = (len(groups), tokens)
+        self.renew()
 
-    def observe(self, index: int, u: torch.Tensor, s: torch.Tensor) -> None:
-        """See the u and s of one site, [B, T, m] or flattened to [B T, m]."""
-        u, s = u.reshape(*self._shape, -1), s.reshape(*self._shape, -1)
-        members = self._members(u.device)
-        labelled, shared = self._site_sums(u, s, members, self.statistics, self.with_u)
-        self._pending[index, self.labels] = labelled
-        if shared is not None:
-            self._pending[index, "shared"] = shared
+    def blank(self, index: int, u: torch.Tensor) -> torch.Tensor:
+        """[rows, m] in the dtype of totals."""
+        return blank((self._labelled + self._shared, u.shape[-1]), _exact(u.device), u.device)
 
-    def observe_input(self, index: int, x: torch.Tensor) -> None:
-        """See the input of one site's network, [..., d]."""
-        self._pending[index, "input"] = self._input_sums(x)[None]
-
-    def _members(self, device: torch.device) -> torch.Tensor:
-        """Which block is of which group, on ``device``: copied there once a batch."""
+    def given(self, index: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+        """Which block is of which group: copied to each device once a batch."""
         if device not in self._members_on:
-            dtype = torch.float32 if device.type == "mps" else torch.float64
-            self._members_on[device] = self._membership.to(dtype).to(device)
-        return self._members_on[device]
+            self._members_on[device] = to_device(self._membership.to(_exact(device)), device)
+        return (self._members_on[device],)
+
+    def take(self, index: int, sums: torch.Tensor) -> None:
+        """The sums of a batch at one site, [rows, m] of ``site_sums``."""
+        self._pending[index, self.labels] = sums[: self._labelled]
+        if self.with_u:
+            self._pending[index, "shared"] = sums[self._labelled :]
 
     # -- totals ------------------------------------------------------------------------------------
 
     def commit(self, scale: float = 1.0) -> None:
         """Add the batch to the totals; ``scale`` is the power of two the loss was multiplied by."""
-        for key, pending in self._pending.items():
+        inputs = {
+            (index, "input"): p.inputs[None] for index, p in enumerate(self.places) if p.inputs is not None
+        }
+        for key, pending in (self._pending | inputs).items():
             # Apple's MPS has no float64: its totals are kept on the CPU.
             batch = (pending.cpu() if pending.device.type == "mps" else pending).double()
             if scale != 1.0 and key[1] in ("data", "model"):

@@ -1,6 +1,7 @@
 """From totals to the profile that is kept."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,17 @@ def assemble(
 ) -> Profile:
     """The profile: totals in the dtype of files, what the weights add, and pass 2 reduced to channels."""
     tensors = {key: stored(key.rsplit("/", 1)[1], array) for key, array in totals.items()}
+    reduced: dict[str, dict[str, np.ndarray]] = {site.name: {} for site in sites}
+    if cross is not None:
+        with (
+            ThreadPoolExecutor() as pool
+        ):  # NumPy leaves the interpreter free: 0.15 s a site of 14,336 channels
+            of_sites = pool.map(lambda site: _reduced(site, blocks, totals, core, cross, kinds), sites)
+            reduced |= {site.name: kept for site, kept in zip(sites, of_sites, strict=True)}
     for site in sites:
-        kept = weight_norms(model, site)
+        kept = reduced[site.name] | weight_norms(model, site)
         kept |= wanda_terms(model, site, totals[f"{site.name}/sum_x2"])
         kept |= connection(model, site, core[site.name])
-        if cross is not None:
-            kept |= _reduced(site, blocks, totals, core[site.name], cross[site.name], kinds)
         tensors |= {f"{site.name}/{name}": array for name, array in kept.items()}
     header = {
         "fingerprint": fingerprint_model(model),
@@ -66,15 +72,14 @@ def _reduced(
     site: Site,
     blocks: Blocks,
     totals: Mapping[str, np.ndarray],
-    core: np.ndarray,
-    cross: np.ndarray,
+    core: Mapping[str, np.ndarray],
+    cross: Mapping[str, np.ndarray],
     kinds: Sequence[str],
 ) -> dict[str, np.ndarray]:
     prefix = f"{site.name}/" if "data" in kinds else f"{site.name}/model/"
-    r = correlations(
-        cross, totals[prefix + "sum_q"].sum(0), totals[prefix + "sum_q2"].sum(0), core, blocks.targets
-    )
-    kept = redundancy(r, core)
+    q, q2 = (totals[prefix + name].sum(0) for name in ("sum_q", "sum_q2"))
+    members = core[site.name]
+    kept = redundancy(correlations(cross[site.name], q, q2, members, blocks.targets), members)
     return {f"red/{name}": a if name == "core" else a.astype(np.float32) for name, a in kept.items()}
 
 

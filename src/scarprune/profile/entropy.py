@@ -12,19 +12,26 @@ from scarprune.models.site import Site
 from scarprune.profile.accumulate import wide
 from scarprune.profile.loss import chunk_tokens
 from scarprune.profile.totals import Totals
+from scarprune.profile.watch import blank
+
+
+def entropy_sums(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    """Sums over tokens of abs(q): [m]."""
+    return (wide(u) * wide(s)).flatten(0, -2).abs().sum(0)
 
 
 class EntropyPass(Totals):
     """Sums over tokens of abs(u * dE/du), E the mean output entropy of a block: [m] per site."""
 
-    def __init__(self, sites: Sequence[Site]) -> None:
-        super().__init__()
-        self.sites = sites
+    key = "{}/entropy/sum_abs_q"
 
-    def observe(self, index: int, u: torch.Tensor, s: torch.Tensor) -> None:
-        """See the u and s of one site, [..., m]."""
-        q = (wide(u) * wide(s)).flatten(0, -2)
-        self.see(f"{self.sites[index].name}/entropy/sum_abs_q", q.abs().sum(0))
+    def __init__(self, sites: Sequence[Site]) -> None:
+        super().__init__(sites)
+        self.reduce = entropy_sums
+
+    def blank(self, index: int, u: torch.Tensor) -> torch.Tensor:
+        """[m] in the dtype of q."""
+        return blank((u.shape[-1],), wide(u[:0]).dtype, u.device)
 
 
 def entropy_gradient(head: Head, hidden: torch.Tensor, vocabulary: int, scale: float = 1.0) -> torch.Tensor:

@@ -21,6 +21,9 @@ SHARE_OF_FREE = 0.85
 # A CPU's allocator holds freed blocks between those in use: 1.9 to 2.2 times what is saved, measured on
 # four Llama shapes of 7M to 60M parameters (benchmarks/memory.py).
 _HELD_PER_SAVED = {"cpu": 2.0}
+# Compiled layers make again in the backward pass what is cheap to make: of what eager ones save, on
+# Llama-3.1-8B's shape (benchmarks/profile_gpu.py).
+_COMPILED_SAVES = 0.75
 # Of a plain matrix product's rate: on a CPU measured on models of 7M to 135M parameters, on a GPU on
 # Llama-3.1-8B's shape (docs/results.md, Speed); small models keep a GPU less busy.
 EFFICIENCY = {"cpu": 0.6, "cuda": 0.45}
@@ -77,7 +80,7 @@ def estimate_memory(
     itemsize = next(model.parameters()).element_size()
     # s, the two gradients of a gate and its product, and the sums' own float32 temporaries.
     sums = 0 if compiled or device.type == "cpu" else 6 * 4
-    held = _HELD_PER_SAVED.get(device.type, 1.0)
+    held = _HELD_PER_SAVED.get(device.type, 1.0) * (_COMPILED_SAVES if compiled else 1.0)
     return Memory(
         resident=resident,
         totals=totals,
@@ -123,11 +126,11 @@ def expected_seconds(model: nn.Module, tokens: float) -> float:
     weight = next(model.parameters())
     operations = 4.0 * matmul_parameters(model) * tokens
     efficiency = EFFICIENCY.get(weight.device.type, EFFICIENCY["cuda"])
-    return operations / (efficiency * _matmul_rate(weight.dtype, weight.device))
+    return operations / (efficiency * matmul_rate(weight.dtype, weight.device))
 
 
-def _matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """Operations per second of a product: on a CPU of the size that a small model's layers have."""
+def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Operations per second of a matrix product: on a CPU of the size that a small model's layers have."""
     m, k, n = (1024, 512, 1024) if device.type == "cpu" else (8192, 8192, 8192)
     a, b = torch.ones(m, k, dtype=dtype, device=device), torch.ones(k, n, dtype=dtype, device=device)
     best = float("inf")

@@ -1,6 +1,7 @@
 """The gradient of the summed loss at the last hidden states, without ever holding all logits."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,8 @@ from scarprune.models.head import Head
 
 _CHUNK_BYTES = {"cuda": 512 << 20}  # float32 logits of one chunk; small enough for a CPU's cache elsewhere
 _CHUNK_BYTES_ELSEWHERE = 16 << 20
+NO_TARGET = -1
+Rows = Callable[[torch.Tensor, torch.Tensor, float, float, float | None], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ def loss_gradient(
     uniforms: torch.Tensor | None,
     vocabulary: int,
     scale: float = 1.0,
+    rows: Rows | None = None,
 ) -> LossGradient:
     """Cross-entropy summed over the targets of ``ids`` [B, T], times ``scale``, and d(loss)/d(hidden).
 
@@ -42,31 +46,63 @@ def loss_gradient(
         hidden: [B, T, D] from ``head.hidden``; the last position of a block predicts nothing.
         kinds: ``data`` (the next token of the text) and/or ``model`` (a token sampled from the model).
         uniforms: [B, T - 1] in [0, 1), one draw per target, for ``model``.
+        rows: what to do with a chunk of the head's output; None is ``loss_rows``, a compiled one is faster.
     """
-    states = hidden.detach()[:, :-1].reshape(-1, hidden.shape[-1])
-    data_targets = ids[:, 1:].reshape(-1).to(hidden.device)
-    draws = None if uniforms is None else uniforms.reshape(-1).to(hidden.device)
-    gradient = {kind: torch.zeros_like(hidden) for kind in kinds}
-    flat = {kind: torch.empty_like(states) for kind in kinds}
+    rows = rows or loss_rows
+    states = hidden.detach().flatten(0, 1)
+    targets = F.pad(ids[:, 1:].to(hidden.device), (0, 1), value=NO_TARGET).flatten()
+    draws = None if uniforms is None else F.pad(uniforms.to(hidden.device), (0, 1)).flatten()
+    gradient = {kind: torch.empty_like(states) for kind in kinds}
     loss = {kind: torch.zeros((), device=hidden.device) for kind in kinds}
-    step = chunk_tokens(vocabulary, hidden.device)
+    chunks = math.ceil(len(states) / chunk_tokens(vocabulary, hidden.device))
+    step = math.ceil(len(states) / chunks)  # chunks alike: one shape to compile for
     for start in range(0, len(states), step):
         part = slice(start, start + step)
         with torch.enable_grad():
             chunk = states[part].requires_grad_()
-            logits = head.logits(chunk)
-            for kind in kinds:
-                targets = data_targets[part].to(logits.device)
-                if kind == "model":
-                    assert draws is not None
-                    targets = sample(logits.detach(), draws[part].to(logits.device))
-                nats = F.cross_entropy(logits, targets, reduction="sum")
-                (grad,) = torch.autograd.grad(nats * scale, chunk, retain_graph=kind != kinds[-1])
-                flat[kind][part] = grad
-                loss[kind] += nats.detach().to(hidden.device)
-    for kind in kinds:
-        gradient[kind][:, :-1] = flat[kind].view(hidden.shape[0], -1, hidden.shape[-1])
-    return LossGradient(loss, gradient)
+            output = head.linear(chunk)
+        for kind in kinds:
+            wanted = targets[part].to(output.device)
+            if kind == "model":
+                assert draws is not None
+                drawn = sample(head.finish(output.detach()), draws[part].to(output.device))
+                wanted = torch.where(wanted == NO_TARGET, wanted, drawn)
+            nats, at_output = rows(output.detach(), wanted, scale, head.scale, head.softcap)
+            (gradient[kind][part],) = torch.autograd.grad(
+                output, chunk, at_output, retain_graph=kind != kinds[-1]
+            )
+            loss[kind] += nats.to(hidden.device)
+    return LossGradient(loss, {kind: flat.view_as(hidden) for kind, flat in gradient.items()})
+
+
+@torch.no_grad()
+def loss_rows(
+    output: torch.Tensor, targets: torch.Tensor, scale: float, factor: float, softcap: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy of a chunk and its gradient: softmax minus one-hot, through cap and factor.
+
+    One read and one write per element where a compiler fuses it.
+
+    Args:
+        output: [n, V], of the linear head.
+        targets: [n]; rows of ``NO_TARGET`` do not count.
+        scale: of the loss.
+        factor: of the head's output, which makes logits; then c of c * tanh(logits / c), or None.
+
+    Returns:
+        The sum in nats, not scaled, and the scaled gradient at ``output``, in its dtype.
+    """
+    logits = output.float() if factor == 1.0 else output.float() * factor
+    slope = factor * scale * (targets != NO_TARGET).float()[:, None]
+    if softcap is not None:
+        bent = torch.tanh(logits / softcap)
+        logits, slope = softcap * bent, slope * (1 - bent * bent)
+    log_p = logits.log_softmax(-1)
+    nats = -(log_p.gather(-1, targets.clamp(min=0)[:, None])[:, 0] * (targets != NO_TARGET)).sum()
+    # Compared, not scattered: that is a step of the same kernel. In place: an eager chunk is large.
+    hit = torch.arange(output.shape[-1], device=output.device) == targets[:, None]
+    gradient = log_p.exp_().sub_(hit.to(log_p.dtype)).mul_(slope)
+    return nats, gradient.to(output.dtype)
 
 
 def sample(logits: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:

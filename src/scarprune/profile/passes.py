@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -11,14 +11,18 @@ from torch import nn
 
 from scarprune.errors import ArgumentError, MemoryBudgetError, NumericsError, TextError
 from scarprune.models.context import vocabulary_size
+from scarprune.models.forward import input_device
 from scarprune.models.head import Head, find_head
 from scarprune.models.site import Site
 from scarprune.profile.accumulate import SumsPass
+from scarprune.profile.compiling import Compiling, even_batch
 from scarprune.profile.entropy import EntropyPass, entropy_gradient
 from scarprune.profile.estimate import Memory, estimate_memory, expected_seconds
 from scarprune.profile.loss import block_uniforms, loss_gradient
 from scarprune.profile.state import Keeper, State
-from scarprune.profile.watch import watching
+from scarprune.profile.watch import Summing, summing, watching
+from scarprune.runtime.device import to_device
+from scarprune.runtime.graph import Leash
 from scarprune.runtime.memory import gib, is_out_of_memory, release_cached
 from scarprune.runtime.progress import duration, remark, track
 from scarprune.text.blocks import Blocks
@@ -32,9 +36,6 @@ class Observer(Protocol):
     def begin(self, groups: np.ndarray, tokens: int) -> None:
         """Forget what an unfinished batch left; expect blocks of ``tokens``, of these ``Run.groups``."""
 
-    def observe(self, index: int, u: torch.Tensor, s: torch.Tensor) -> None:
-        """See u and s of one site; s is multiplied by the scale of the run."""
-
     def commit(self, scale: float = 1.0) -> None:
         """Add the batch to the totals; ``scale`` is what the loss was multiplied by."""
 
@@ -43,6 +44,13 @@ class Observer(Protocol):
 
     def pending_is_finite(self) -> bool:
         """Whether the batch just seen holds numbers alone."""
+
+
+class Looking(Observer, Protocol):
+    """An observer that looks at u and s themselves, where a ``Summing`` one asks for sums of them."""
+
+    def observe(self, index: int, u: torch.Tensor, s: torch.Tensor) -> None:
+        """See u and s of one site; s is multiplied by the scale of the run."""
 
 
 class Restorable(Observer, Protocol):
@@ -67,6 +75,7 @@ class Run:
     may_halve: bool
     keeper: Keeper
     state: State
+    compiling: Compiling
     mean_loss: bool = False
 
     def through(self, number: int, observer: Restorable, kinds: Sequence[str]) -> dict[str, np.ndarray]:
@@ -84,25 +93,45 @@ class Run:
 
     def walk(self, number: int, observer: Observer, kinds: Sequence[str], what: str = "") -> None:
         """Take every block from ``state.next_block`` on through the model and ``observer``."""
-        observe_input = observer.observe_input if isinstance(observer, SumsPass) else None
         tokens = self.blocks.lengths
         done = int(tokens[: self.state.next_block].sum())
         self.state.phase = number
+        leash = Leash(self.device)
         with (
-            watching(self.model, self.sites, observer.observe, observe_input),
+            self.watched(observer),
             track(what or f"Pass {number}", int(tokens.sum()), done=done) as advance,
         ):
             while self.state.next_block < len(self.blocks):
-                rows = self._next_rows()
-                if not self._attempt(observer, kinds, rows):
-                    continue
-                # A mean for a sum is what dividing the loss by the targets of these blocks gives.
-                observer.commit(self.state.scale * (int(tokens[rows[0]]) - 1 if self.mean_loss else 1))
-                self.state.next_block = int(rows[-1]) + 1
-                advance(int(tokens[rows].sum()))
+                advance(self.step(observer, kinds))
+                leash.step()
                 if self.keeper.due():
                     self._keep(number, observer)
         _refuse_non_finite(observer.arrays())
+
+    def step(self, observer: Observer, kinds: Sequence[str]) -> int:
+        """Take one batch; the tokens it had, 0 where it is to be taken again with less."""
+        rows = self._next_rows()
+        if not self._attempt(observer, kinds, rows):
+            return 0
+        tokens = self.blocks.lengths[rows]
+        # A mean for a sum is what dividing the loss by the targets of these blocks gives.
+        observer.commit(self.state.scale * (int(tokens[0]) - 1 if self.mean_loss else 1))
+        self.state.next_block = int(rows[-1]) + 1
+        return int(tokens.sum())
+
+    @contextlib.contextmanager
+    def watched(self, observer: Observer) -> Iterator[None]:
+        """``observer`` sees the sites inside; where it asks for sums, layers may be compiled around them."""
+        if not isinstance(observer, Summing):
+            with watching(self.model, self.sites, cast(Looking, observer).observe):
+                yield
+            return
+        with summing(self.model, self.sites, observer):
+            if self.compiling.on and not observer.is_ready():
+                with torch.enable_grad():
+                    self.head.hidden(torch.from_numpy(self.blocks.ids[:1, :2]))
+            with self.compiling.layers(self.model):
+                yield
 
     def _next_rows(self) -> np.ndarray:
         """The next blocks to take at once: up to ``batch`` neighbours of one length."""
@@ -114,10 +143,15 @@ class Run:
 
     def _attempt(self, observer: Observer, kinds: Sequence[str], rows: np.ndarray) -> bool:
         """Run one batch into the observer's pending sums; False where it must be tried again with less."""
+        whole = len(rows) == self.state.batch
+        compiled = self.compiling.takes(int(self.blocks.lengths[rows[0]]), whole)
         try:
-            self._batch(observer, kinds, rows)
-        except RuntimeError as error:
+            with self.compiling.batch(compiled):
+                self._batch(observer, kinds, rows)
+        except Exception as error:
             if not is_out_of_memory(error):
+                if compiled and self.compiling.gives_up(error):
+                    return False
                 raise
             failed = error.with_traceback(None)  # the frames of the failed batch hold its activations
         else:
@@ -134,16 +168,20 @@ class Run:
 
     def _batch(self, observer: Observer, kinds: Sequence[str], rows: np.ndarray) -> None:
         length = int(self.blocks.lengths[rows[0]])
-        ids = torch.from_numpy(self.blocks.ids[rows, :length])
+        ids = to_device(torch.from_numpy(self.blocks.ids[rows, :length]), input_device(self.model))
         observer.begin(self.groups[rows], length)
-        draws = block_uniforms(self.seed, rows.tolist(), length - 1) if "model" in kinds else None
+        draws = None
+        if "model" in kinds:
+            draws = to_device(block_uniforms(self.seed, rows.tolist(), length - 1), self.device)
         with torch.enable_grad():
             hidden = self.head.hidden(ids)
         scale = self.state.scale
         if isinstance(observer, EntropyPass):
             torch.autograd.backward(hidden, entropy_gradient(self.head, hidden, self.vocabulary, scale))
             return
-        result = loss_gradient(self.head, hidden, ids, kinds, draws, self.vocabulary, scale)
+        result = loss_gradient(
+            self.head, hidden, ids, kinds, draws, self.vocabulary, scale, self.compiling.rows
+        )
         for kind in kinds:
             if isinstance(observer, SumsPass):
                 observer.labels, observer.with_u = kind, kind == kinds[0]
@@ -216,7 +254,7 @@ def begin(
         totals: bytes that the observer keeps to the end.
         work: tokens still to take forward and backward, over all passes.
         what: what is done, for the remark.
-        compiled: whether the observer is, and so needs no temporaries of its own.
+        compiled: whether layers are, with what the observer sums.
         mean_loss: whether each block's loss is divided by its targets.
     """
     device, head, vocabulary = device_of(model), find_head(model), vocabulary_size(model)
@@ -224,10 +262,25 @@ def begin(
     if not state.batch:
         length = int(blocks.lengths.max())
         state.batch = memory.largest_batch(length, len(blocks), device) if batch == "auto" else batch
-    _say_before(model, blocks, memory, state, device, work, what)
+        if compiled and batch == "auto":  # other shapes run eagerly
+            state.batch = even_batch(state.batch, len(blocks))
+    _say_before(model, blocks, memory, state, device, work, what, compiled)
     may_halve = batch == "auto"
+    compiling = Compiling(compiled, blocks.lengths)
     return Run(
-        model, head, sites, blocks, groups, device, vocabulary, seed, may_halve, keeper, state, mean_loss
+        model,
+        head,
+        sites,
+        blocks,
+        groups,
+        device,
+        vocabulary,
+        seed,
+        may_halve,
+        keeper,
+        state,
+        compiling,
+        mean_loss,
     )
 
 
@@ -250,9 +303,11 @@ def _say_before(
     device: torch.device,
     tokens_left: float,
     what: str,
+    compiled: bool,
 ) -> None:
     tokens = int(blocks.lengths.sum())
     what = f"{what} {len(blocks)} blocks, {tokens:,} tokens, {state.batch} blocks at once"
+    what += ", compiled" if compiled else ""
     peak = gib(memory.peak(state.batch, int(blocks.lengths.max())))
     if device.type == "cpu":
         seconds = expected_seconds(model, tokens_left)

@@ -8,9 +8,16 @@ import torch
 from scarprune.models.site import Site
 from scarprune.profile.accumulate import wide
 from scarprune.profile.totals import Totals
+from scarprune.profile.watch import blank
 
 TOP = 5
 _LARGEST_CORRELATION = 0.9999
+
+
+def cross_sums(u: torch.Tensor, s: torch.Tensor, core: torch.Tensor) -> torch.Tensor:
+    """Sums over tokens of q_i q_s [m, k] for the channels s of ``core`` [k]; one matrix product."""
+    q = (wide(u) * wide(s)).flatten(0, -2)
+    return q.T @ q.index_select(1, core)
 
 
 class CrossPass(Totals):
@@ -22,15 +29,18 @@ class CrossPass(Totals):
     power = 2
 
     def __init__(self, sites: Sequence[Site], core: Mapping[str, np.ndarray]) -> None:
-        super().__init__()
-        self.sites = sites
-        self._core = {site.name: torch.from_numpy(core[site.name]) for site in sites}
+        super().__init__(sites)
+        self.reduce = cross_sums
+        self._core = [torch.from_numpy(core[site.name]) for site in sites]
 
-    def observe(self, index: int, u: torch.Tensor, s: torch.Tensor) -> None:
-        """See the u and s of one site, [..., m]."""
-        q = (wide(u) * wide(s)).flatten(0, -2)
-        name = self.sites[index].name
-        self.see(name, q.T @ q.index_select(1, self._core[name].to(q.device)))
+    def blank(self, index: int, u: torch.Tensor) -> torch.Tensor:
+        """[m, k] in the dtype of q."""
+        return blank((u.shape[-1], len(self._core[index])), wide(u[:0]).dtype, u.device)
+
+    def given(self, index: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+        """The site's core, copied to its device once."""
+        self._core[index] = self._core[index].to(device)
+        return (self._core[index],)
 
 
 def correlations(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import nn
 
 from scarprune.errors import ArgumentError
@@ -16,9 +15,10 @@ from scarprune.models.fingerprint import fingerprint_model
 from scarprune.models.site import Site
 from scarprune.profile.accumulate import SumsPass
 from scarprune.profile.assemble import assemble
+from scarprune.profile.compiling import Compiled, resolve
 from scarprune.profile.extras import COSTS, PASSES, check_extras, measure_extra
 from scarprune.profile.groups import assign_groups
-from scarprune.profile.passes import Run, begin, check, device_of, first_scale, prepared
+from scarprune.profile.passes import Run, begin, check, first_scale, prepared
 from scarprune.profile.redundancy import CrossPass
 from scarprune.profile.size import cross_bytes, sums_bytes
 from scarprune.profile.state import Keeper, State
@@ -30,8 +30,6 @@ from scarprune.text.fit import check_fits
 
 Labels = Literal["data", "model", "both"]
 _KINDS: dict[str, tuple[str, ...]] = {"data": ("data",), "model": ("model",), "both": ("data", "model")}
-# Fusing the sums saves about a tenth of a pass and costs some seconds of compiling.
-_OPERATIONS_WORTH_COMPILING = 4e16  # about two minutes of an H100
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def profile_model(
     resume: str | Path | None = None,
     rho: float = 0.01,
     seed: int = 0,
-    compiled: bool | Literal["auto"] = "auto",
+    compiled: Compiled = "auto",
     mean_loss: bool = False,
 ) -> Profile:
     """Measure every feed-forward channel of ``model`` on ``blocks`` (``method`` 1, 4, 5).
@@ -80,7 +78,8 @@ def profile_model(
         resume: file that keeps the state of an unfinished run; where it is there, the run goes on from it.
         rho: share of a site's channels that make its core.
         seed: of the sampled labels.
-        compiled: whether torch.compile fuses the sums (a GPU's gain; ``auto`` where the text is long enough).
+        compiled: whether layers run under torch.compile with the sums inside; ``auto``: on a GPU where the
+            text is long enough to win the compiler's time back. Where it fails, the rest runs without.
         mean_loss: divide each block's loss by its targets, as arXiv 2604.23475's code does; for its protocol
             alone (``method`` 11), since short blocks then outweigh long ones.
 
@@ -96,7 +95,7 @@ def profile_model(
     check_fits(blocks, vocabulary_size(model), context_length(model.config))
     keeper = Keeper(None if resume is None else Path(resume))
     with prepared(model):
-        profile = _measure(*_begin(model, sites, blocks, wanted, batch, keeper, compiled), wanted)
+        profile = _measure(_begin(model, sites, blocks, wanted, batch, keeper, compiled), wanted)
     keeper.remove()
     return profile
 
@@ -108,9 +107,9 @@ def _begin(
     wanted: _Wanted,
     batch: int | Literal["auto"],
     keeper: Keeper,
-    compiled: bool | Literal["auto"],
-) -> tuple[Run, bool]:
-    """A run at its start, or where an earlier one stopped, and whether its sums are compiled."""
+    compiled: Compiled,
+) -> Run:
+    """A run at its start, or where an earlier one stopped."""
     identity = {
         "weights": fingerprint_model(model),
         "text": blocks.fingerprint,
@@ -123,8 +122,8 @@ def _begin(
         "dtype": str(model.dtype),
     }
     state = keeper.load(identity) or State(identity, scale=first_scale(model))
-    fused = _worth_compiling(model, blocks, device_of(model)) if compiled == "auto" else bool(compiled)
-    run = begin(
+    work = wanted.tokens_left(state, blocks.lengths)
+    return begin(
         model,
         sites,
         blocks,
@@ -133,18 +132,17 @@ def _begin(
         keeper,
         batch=batch,
         totals=_totals_bytes(sites, wanted),
-        work=wanted.tokens_left(state, blocks.lengths),
+        work=work,
         what="Profiling",
         seed=wanted.seed,
-        compiled=fused,
+        compiled=resolve(compiled, model, work, 1 + wanted.redundancy),
         mean_loss=wanted.mean_loss,
     )
-    return run, fused
 
 
-def _measure(run: Run, fused: bool, wanted: _Wanted) -> Profile:
+def _measure(run: Run, wanted: _Wanted) -> Profile:
     kinds, rho = wanted.kinds, wanted.rho
-    totals = run.through(1, SumsPass(run.sites, statistics(), compiled=fused), kinds)
+    totals = run.through(1, SumsPass(run.sites, statistics()), kinds)
     prefix = "" if "data" in kinds else "model/"
     core = {
         site.name: largest(totals[f"{site.name}/{prefix}sum_q2"].sum(0), _core_size(site, rho))
@@ -156,6 +154,7 @@ def _measure(run: Run, fused: bool, wanted: _Wanted) -> Profile:
     profile = assemble(
         run.model, run.sites, run.blocks, run.groups, totals, core, cross, kinds, rho, run.seed
     )
+    profile.header["provenance"]["compiled"] = run.compiling.on
     if wanted.mean_loss:
         profile.header["loss"] = "mean"
     return profile
@@ -172,11 +171,6 @@ def _check_arguments(batch: int | str, labels: str, rho: float, blocks: Blocks) 
         raise ArgumentError(f"rho must lie between 0 and 1, not {rho}.")
     check(batch, blocks)
     return _KINDS[labels]
-
-
-def _worth_compiling(model: nn.Module, blocks: Blocks, device: torch.device) -> bool:
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    return device.type == "cuda" and 4 * weights * int(blocks.lengths.sum()) > _OPERATIONS_WORTH_COMPILING
 
 
 def _totals_bytes(sites: Sequence[Site], wanted: _Wanted) -> int:

@@ -1,28 +1,36 @@
 """Running totals of a pass: a batch counts wholly once it is committed, and not at all before."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
+from scarprune.models.site import Site
+from scarprune.profile.watch import Summing
 
-class Totals:
-    """float64 totals by key.
+
+class Totals(Summing):
+    """float64 totals by site.
 
     That makes a batch repeatable: out of memory or Ctrl-C in the middle of it leaves the totals as they were.
     """
 
     power = 1  # how the totals grow with the loss
+    key = "{}"  # of a site's totals, by its name
 
-    def __init__(self) -> None:
+    def __init__(self, sites: Sequence[Site]) -> None:
+        super().__init__(sites)
         self._pending: dict[str, torch.Tensor] = {}
         self._totals: dict[str, torch.Tensor] = {}
 
     def begin(self, groups: np.ndarray, tokens: int) -> None:
         """Forget what an unfinished batch left."""
         self._pending.clear()
+        self.renew()
 
-    def see(self, key: str, batch: torch.Tensor) -> None:
-        """The batch's own sum for ``key``."""
-        self._pending[key] = batch
+    def take(self, index: int, sums: torch.Tensor) -> None:
+        """The sums of a batch at one site."""
+        self._pending[self.key.format(self.sites[index].name)] = sums
 
     def commit(self, scale: float = 1.0) -> None:
         """Add the batch to the totals; ``scale`` is what the loss was multiplied by."""

@@ -1,6 +1,7 @@
 """Watching: the input u of every down projection and the gradient s of the loss that reaches it."""
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -9,70 +10,181 @@ from torch import nn
 
 from scarprune.models.site import Site
 
+Hook = Callable[..., Any]
 Observe = Callable[[int, torch.Tensor, torch.Tensor], None]
-ObserveInput = Callable[[int, torch.Tensor], None]
 
 
 class _Watch(torch.autograd.Function):
-    """The identity; on the way back it hands (site index, u, s) to ``observe``.
+    """The identity on u; on the way back, ``reduce(u, s, *given)`` is what ``sink`` gets for a gradient.
 
+    Nothing but tensors goes in and out, so a compiler takes the sums into the layer's own backward pass.
+    The graph begins here where u needs no gradient: nothing below is computed backwards, weights included.
     ``save_for_backward`` keeps u itself: a closure over the hooked tensor would be a reference cycle, and
     activations would stay until the garbage collector runs.
     """
 
     @staticmethod
-    def forward(ctx: Any, u: torch.Tensor, index: int, observe: Observe, root: bool) -> torch.Tensor:
-        ctx.save_for_backward(u)
-        ctx.index, ctx.observe, ctx.root = index, observe, root
+    def forward(
+        ctx: Any, u: torch.Tensor, sink: torch.Tensor, reduce: Callable[..., Any], *given: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(u, *given)
+        ctx.reduce = reduce
         return u.view_as(u)
 
     @staticmethod
-    def backward(ctx: Any, s: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None]:
-        (u,) = ctx.saved_tensors
-        with torch.no_grad():
-            ctx.observe(ctx.index, u.detach(), s.detach())
-        return (None if ctx.root else s), None, None, None
+    def backward(ctx: Any, s: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        u, *given = ctx.saved_tensors
+        sums = ctx.reduce(u, s, *given)
+        return (s if ctx.needs_input_grad[0] else None), sums, None, *(None for _ in given)
 
 
 _apply: Callable[..., torch.Tensor] = _Watch.apply
 
 
-@contextlib.contextmanager
-def watching(
-    model: nn.Module, sites: Sequence[Site], observe: Observe, observe_input: ObserveInput | None = None
-) -> Iterator[None]:
-    """Call ``observe(site index, u, s)`` on every backward pass through the sites while the block runs.
+class Place:
+    """What the hooks of one site read: tensors alone, so that one compilation serves all sites.
 
-    Weights need no gradient: the graph begins at the first site's u, and nothing below it is computed
-    backwards. ``observe_input(site index, x)`` sees each network's input on the way forward.
+    Attributes:
+        sink: a leaf shaped like the site's sums, which arrive as its gradient; None until the site was seen.
+        given: what the sums of the batch at hand need besides u and s.
+        inputs: where the sums of the network's input go; None until it was seen.
     """
 
-    def pre_down(index: int) -> Callable[..., Any]:
+    def __init__(self) -> None:
+        self.sink: torch.Tensor | None = None
+        self.given: tuple[torch.Tensor, ...] = ()
+        self.inputs: torch.Tensor | None = None
+
+
+class Summing(ABC):
+    """An observer whose sums of a batch at one site are a pure function of tensors.
+
+    Attributes:
+        reduce: (u, s, *given) -> the sums; it reads nothing else that changes.
+        reduce_input: what is summed of every network's input [..., d] on the way forward, or None.
+    """
+
+    reduce: Callable[..., torch.Tensor]
+    reduce_input: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    def __init__(self, sites: Sequence[Site]) -> None:
+        self.sites = sites
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing was seen of any site. A sink refers to its observer and would keep its totals."""
+        self.places = [Place() for _ in self.sites]
+
+    @abstractmethod
+    def blank(self, index: int, u: torch.Tensor) -> torch.Tensor:
+        """A tensor of the shape, dtype and device of a site's sums; its values do not count."""
+
+    @abstractmethod
+    def take(self, index: int, sums: torch.Tensor) -> None:
+        """The sums of a batch at one site."""
+
+    def given(self, index: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+        """What ``reduce`` needs besides u and s at a site, on the site's device."""
+        return ()
+
+    def is_ready(self) -> bool:
+        """Whether every site was seen, and has what it needs on its device."""
+        return all(place.sink is not None for place in self.places)
+
+    def renew(self) -> None:
+        """Put what ``given`` says of the batch to come where the hooks find it."""
+        for index, place in enumerate(self.places):
+            if place.sink is not None:
+                place.given = self.given(index, place.sink.device)
+
+    def see_first(self, index: int, u: torch.Tensor) -> None:
+        """Make what a site needs, on the device of its ``u``."""
+        place = self.places[index]
+        place.given = self.given(index, u.device)
+        place.sink = self.blank(index, u).requires_grad_()
+
+        def arrived(sink: torch.Tensor) -> None:
+            assert sink.grad is not None
+            sums, sink.grad = sink.grad, None
+            self.take(index, sums)
+
+        place.sink.register_post_accumulate_grad_hook(arrived)  # type: ignore[no-untyped-call]
+
+
+def blank(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """A tensor of ``shape`` in the memory of one number."""
+    return torch.zeros((), dtype=dtype, device=device).expand(*shape)
+
+
+@contextlib.contextmanager
+def summing(model: nn.Module, sites: Sequence[Site], observer: Summing) -> Iterator[None]:
+    """Give ``observer`` its sums on every backward pass through the sites while the block runs.
+
+    Weights need no gradient, and nothing below the first site's u is computed backwards. Before layers are
+    compiled, one pass must have run eagerly: what a site needs is made on the device it is seen on.
+    """
+
+    def pre_down(index: int, place: Place) -> Hook:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            u, *rest = args
             if not torch.is_grad_enabled():
                 return args
-            root = not u.requires_grad
-            if root:
-                u = u.detach().requires_grad_()
-            return (_apply(u, index, observe, root), *rest)
+            u, *rest = args
+            if place.sink is None:
+                observer.see_first(index, u)
+            return (_apply(u, place.sink, observer.reduce, *place.given), *rest)
 
         return hook
 
-    def pre_reader(index: int, see: ObserveInput) -> Callable[..., None]:
+    def pre_reader(place: Place, reduce_input: Callable[[torch.Tensor], torch.Tensor]) -> Hook:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            see(index, args[0].detach())
+            sums = reduce_input(args[0].detach())
+            if place.inputs is None:
+                place.inputs = torch.empty_like(sums)
+            place.inputs.copy_(sums)
 
         return hook
 
+    hooks = [(site.down.module, pre_down(i, observer.places[i])) for i, site in enumerate(sites)]
+    if observer.reduce_input is not None:
+        for site, place in zip(sites, observer.places, strict=True):
+            hooks.append((site.readers[0].module, pre_reader(place, observer.reduce_input)))
+    try:
+        with _hooked(model, hooks):
+            yield
+    finally:
+        observer.forget()
+
+
+@contextlib.contextmanager
+def watching(model: nn.Module, sites: Sequence[Site], observe: Observe) -> Iterator[None]:
+    """Call ``observe(site index, u, s)`` on every backward pass through the sites while the block runs.
+
+    For what is no plain sum; layers are not to be compiled around it.
+    """
+
+    def pre_down(index: int) -> Hook:
+        def look(u: torch.Tensor, s: torch.Tensor) -> None:
+            with torch.no_grad():
+                observe(index, u.detach(), s.detach())
+
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            if not torch.is_grad_enabled():
+                return args
+            u, *rest = args
+            return (_apply(u, u.new_zeros(()).requires_grad_(), look), *rest)
+
+        return hook
+
+    with _hooked(model, [(site.down.module, pre_down(index)) for index, site in enumerate(sites)]):
+        yield
+
+
+@contextlib.contextmanager
+def _hooked(model: nn.Module, hooks: Sequence[tuple[str, Hook]]) -> Iterator[None]:
     handles = []
     try:
-        for index, site in enumerate(sites):
-            down = model.get_submodule(site.down.module)
-            handles.append(down.register_forward_pre_hook(pre_down(index)))
-            if observe_input is not None:
-                reader = model.get_submodule(site.readers[0].module)
-                handles.append(reader.register_forward_pre_hook(pre_reader(index, observe_input)))
+        for path, hook in hooks:
+            handles.append(model.get_submodule(path).register_forward_pre_hook(hook))
         yield
     finally:
         for handle in handles:

@@ -54,6 +54,13 @@ def resolve_dtype(
     return torch.float32 if checkpoint is None or checkpoint not in DTYPES.values() else checkpoint
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy on ``device`` of what lies on the CPU; a GPU is not waited for."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def device_name(device: torch.device) -> str:
     """What a record of times says of a device: the GPU's name, or the processor and its threads in use."""
     if device.type == "cuda":
