@@ -168,6 +168,15 @@ sparsity = click.option(
     "--sparsity", type=float, required=True, help="Fraction of channels to remove, 0 to 1."
 )
 
+own_text = click.option(
+    "--own-text",
+    type=auto_or_number,
+    metavar="auto|N",
+    default="auto",
+    show_default=True,
+    help="Blocks more for refit and heal to learn from, written by the dense model; auto: 2000 on a GPU.",
+)
+
 bounding: Decorator = _all(
     click.option(
         "--compensate-steps", type=int, help="Steps that refit trains each layer for [default: 600]."
@@ -175,6 +184,7 @@ bounding: Decorator = _all(
     click.option(
         "--compensate-seconds", type=float, help="Time for all of refit's training, in place of steps."
     ),
+    own_text,
 )
 
 compensating: Decorator = _all(
