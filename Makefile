@@ -31,6 +31,7 @@ layers: .venv/for-tests
 
 docs: .venv/for-tests
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_scaling.py
 
 wheel: .venv/for-tests
 	$(BIN)/python -m build --wheel

@@ -1,6 +1,7 @@
 """How fast a model heals on this device, and how far, by what is compiled and captured.
 
     python benchmarks/heal.py MODEL [--text TEXT] [--seconds 60] [--sparsity 0.5] [--variants graph,objective]
+        [--out FOLDER]
 
 Cuts half of the channels of MODEL by the loss proxy, then heals a fresh copy with each variant: `eager`,
 `graph` (steps are CUDA graphs), `objective` (its rows compiled as well), `layers` (these too). Prints tokens
@@ -10,11 +11,13 @@ per second, steps, the divergence on held-out blocks, and the excess on --eval. 
 
 import argparse
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import scarprune as sp
+from record import RECORDS, write_record
 from scarprune.evaluate.perplexity import excess
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -45,6 +48,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--variants", default="eager,graph,objective,layers")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--out", type=Path, default=RECORDS)
     options = parser.parse_args()
     changes = {name: number(value) for name, _, value in (word.partition("=") for word in options.set)}
 
@@ -56,21 +60,37 @@ def main() -> None:
     small = copy.deepcopy(dense)
     sp.prune_model(small, plan)
     reference = sp.perplexity(dense, judged)
-    print(f"{len(blocks)} blocks; excess of the cut {excess(reference, sp.perplexity(small, judged))[0]:.4f}")
+    cut = excess(reference, sp.perplexity(small, judged))[0]
+    print(f"{len(blocks)} blocks; excess of the cut {cut:.4f}")
     print("variant      tokens/s   steps  seconds  peak GiB  held-out nats     excess")
+    rows = []
     for name in options.variants.split(","):
         student = copy.deepcopy(small)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         healed = sp.heal(student, dense, blocks, seconds=options.seconds, **VARIANTS[name], **changes)
-        peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
+        peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
         found = excess(reference, sp.perplexity(student, judged))[0]
         print(
             f"{name:10s} {healed.tokens_per_second or 0:10,.0f} {healed.steps:7,} {healed.seconds:8.1f} "
-            f"{peak:9.1f}  {healed.before:.4f}->{healed.after:.4f} {found:10.4f}",
+            f"{peak or 0:9.1f}  {healed.before:.4f}->{healed.after:.4f} {found:10.4f}",
             flush=True,
         )
         del student
+        rows.append({"variant": name, "excess_nats": found, "peak_gib": peak, **healed.as_json()})
+    write_record(
+        f"heal_{Path(options.model).stem.lower()}",
+        "healing a cut model for a time, by what is compiled and captured",
+        tokens_per_second=rows[-1]["tokens_per_second"],
+        peak_gib=rows[-1]["peak_gib"],
+        folder=options.out,
+        text=options.text,
+        blocks=len(blocks),
+        length=options.length,
+        sparsity=options.sparsity,
+        excess_of_the_cut_nats=cut,
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":

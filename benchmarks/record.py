@@ -14,8 +14,10 @@ RECORDS = Path(__file__).parent / "records"
 
 
 def device_name() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
+
+
+def processor() -> str:
     model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     name = model[0].split(":", 1)[1].strip() if model else platform.processor()
     return f"{name}, {torch.get_num_threads()} threads"
@@ -42,10 +44,12 @@ def write_record(
         "what": what,
         "device": device_name(),
         "driver": driver(),
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "processor": processor(),
         "tokens_per_second": tokens_per_second,
         "share_of_ceiling": share_of_ceiling,
         "peak_gib": peak_gib,
-        "versions": versions(),
+        "versions": {"python": platform.python_version(), **versions()},
         "date": datetime.date.today().isoformat(),
         **details,
     }

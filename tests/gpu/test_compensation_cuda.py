@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from scarprune.cut.compensate.job import Bounds, Job, hold_out
+from scarprune.cut.compensate.job import Bounds, Job
 from scarprune.cut.compensate.kinds.ls import COMPENSATION as LS
 from scarprune.cut.compensate.kinds.refit import fit
 from scarprune.cut.prune import prune_model
 from scarprune.profile import hidden
 from scarprune.profile.gram import Gram
+from scarprune.text.hold_out import hold_out
 from support.judging import every_step_is_better
 from support.plans import random_plan
 from support.texts import own_blocks, random_blocks

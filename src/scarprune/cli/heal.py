@@ -1,7 +1,7 @@
 """``scarprune heal``: a cut model learns from its dense teacher."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=options.PATH, help="The folder to write [default: SMALL-healed].")
 @click.option("--text", help="What to learn from [default: the built-in calibration text].")
 @click.option("--blocks", type=int, help="Blocks of it [default: all].")
+@options.own_text
 @click.option("--eval", "evaluation", metavar="TEXT", help="What to judge on besides the held-out blocks.")
 @click.option("--eval-blocks", "evaluation_blocks", type=int, help="Blocks of it [default: all].")
 @click.option("--seconds", type=float, help="Budget of time, preparing included [default: 60].")
@@ -77,6 +78,7 @@ def command(
     blocks: int | None,
     evaluation: str | None,
     evaluation_blocks: int | None,
+    own_text: int | Literal["auto"],
     precision: str,
     resume: bool,
     overwrite: bool,
@@ -110,6 +112,7 @@ def command(
             evaluation_blocks=evaluation_blocks,
             loading=loading,
             reading=reading,
+            own_text=own_text,
             settings=Settings(dtype=precision, seed=reading.seed, **given),
             resume=resume,
             overwrite=overwrite,

@@ -108,7 +108,9 @@ compiled = click.option(
 )
 
 measuring: Decorator = _all(
-    click.option("--blocks", type=int, help="Blocks of text to measure on [default: 128]."), batch, compiled
+    click.option("--blocks", type=int, help="Blocks of text to measure on [default: 128]."),
+    batch,
+    compiled,
 )
 
 extras = click.option(
@@ -168,6 +170,15 @@ sparsity = click.option(
     "--sparsity", type=float, required=True, help="Fraction of channels to remove, 0 to 1."
 )
 
+own_text = click.option(
+    "--own-text",
+    type=auto_or_number,
+    metavar="auto|N",
+    default="auto",
+    show_default=True,
+    help="Blocks more for refit and heal to learn from, written by the dense model; auto: 2000 on a GPU.",
+)
+
 bounding: Decorator = _all(
     click.option(
         "--compensate-steps", type=int, help="Steps that refit trains each layer for [default: 600]."
@@ -175,6 +186,7 @@ bounding: Decorator = _all(
     click.option(
         "--compensate-seconds", type=float, help="Time for all of refit's training, in place of steps."
     ),
+    own_text,
 )
 
 compensating: Decorator = _all(

@@ -138,7 +138,9 @@ def command(
             measuring=Measuring(blocks=given["blocks"], batch=given["batch"], compiled=given["compiled"]),
             planning=Planning(**{name: given[name] for name in ("multiple_of", "allocation", "cap")}),
             compensating=Compensating(
-                compensate_steps=given["compensate_steps"], compensate_seconds=given["compensate_seconds"]
+                compensate_steps=given["compensate_steps"],
+                compensate_seconds=given["compensate_seconds"],
+                own_text=given["own_text"],
             ),
             resume=resume,
             overwrite=overwrite,

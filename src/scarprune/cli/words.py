@@ -27,7 +27,7 @@ def median_and_range(shares: "Spread") -> str:
 
 def size(count: int) -> str:
     """Bytes in the units of files: ``14.7 MB``."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+    for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if count >= unit:
             return f"{count / unit:.{1 if count < 100 * unit else 0}f} {name}"
     return f"{count} bytes"

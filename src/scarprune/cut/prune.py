@@ -32,6 +32,7 @@ def prune_model(
     *,
     pad: bool = False,
     blocks: Blocks | None = None,
+    held_out: Blocks | None = None,
     bounds: Bounds = Bounds(),
     save_dtype: str | None = None,
 ) -> CutReport:
@@ -45,7 +46,8 @@ def prune_model(
         plan: made for its weights.
         compensate: how the rest makes up for what goes: ``none``, ``bias``, ``ls`` or ``refit``.
         pad: where widths differ by site, give all the widest, the others filled up with zero channels.
-        blocks: calibration text for the compensation, of which one block in sixteen is held out to judge by.
+        blocks: calibration text for the compensation.
+        held_out: text to judge it by; None holds the last sixteenth of ``blocks`` out.
         bounds: how long ``refit`` may train.
         save_dtype: what ``save_model`` will be told; changed weights are rounded to what will be saved.
 
@@ -62,7 +64,7 @@ def prune_model(
     plan.check(sites, fingerprint_model(model))
     width = stored_width(plan, pad)
     key = family_of_model(model).width_key
-    making = make(model, plan, compensation, blocks, pad=pad, bounds=bounds, save_dtype=save_dtype)
+    making = make(model, plan, compensation, blocks, held_out, pad=pad, bounds=bounds, save_dtype=save_dtype)
     for site in sites:
         narrow(model, site, plan.keep[site.name], width, key)
     if width != sites[0].width:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from scarprune.distill.lora import add_adapters, merge
@@ -16,16 +15,16 @@ from scarprune.distill.settings import Settings
 from scarprune.distill.state import Keeper
 from scarprune.distill.train import Healed, Training
 from scarprune.distill.weights import Weights
-from scarprune.errors import ArgumentError, TextError, UnsupportedModelError
+from scarprune.errors import ArgumentError, UnsupportedModelError
 from scarprune.models.context import context_length, vocabulary_size
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.models.head import find_head
 from scarprune.runtime.ranks import find_ranks
 from scarprune.text.blocks import Blocks
-from scarprune.text.draw import spread
 from scarprune.text.fit import check_fits
+from scarprune.text.hold_out import hold_out
 
-_HELD_OUT_SHARE, _MOST_HELD_OUT = 16, 32
+_MOST_HELD_OUT = 32
 _NOT_IDENTITY = ("micro", "compile", "graph")  # how it is computed, not what
 
 
@@ -37,6 +36,7 @@ def heal(
     held_out: Blocks | None = None,
     resume: Path | None = None,
     settings: Settings = Settings(),
+    began: float | None = None,
     **changes: Any,
 ) -> Healed:
     """Train ``student`` in place towards the next-token distributions of ``teacher``.
@@ -51,11 +51,12 @@ def heal(
             Where an error is raised it keeps the best weights so far.
         teacher: left as it is; on the student's device.
         blocks: what to learn from, from ``read_blocks``.
-        held_out: what decides which weights stay; None takes a sixteenth of ``blocks`` (at most 32), spread
-            over the text, and learns from the rest.
+        held_out: what decides which weights stay; None takes the last sixteenth of ``blocks`` (at most 32),
+            and learns from the rest.
         resume: file where the state of an interrupted run lies; training goes on from it where it is there.
             The caller removes it.
         settings: how to train; its fields are budgets, ``batch``, ``lr``, ``lora`` and others.
+        began: ``time.monotonic()`` from which a budget of time counts; None is now.
         changes: single fields of ``settings``: ``heal(student, teacher, blocks, seconds=60)``.
 
     Raises:
@@ -65,11 +66,11 @@ def heal(
         MemoryBudgetError: a batch of one block does not fit.
         NumericsError: the divergence is not finite.
     """
-    started = time.monotonic()
+    started = time.monotonic() if began is None else began
     chosen, ranks = replace(settings, **changes), find_ranks()
     device = _device(student, teacher)
     _refuse_other_vocabulary(student, teacher)
-    text, judged = (blocks, held_out) if held_out is not None else _split(blocks, chosen.seed)
+    text, judged = (blocks, held_out) if held_out is not None else hold_out(blocks, _MOST_HELD_OUT)
     for model in (student, teacher):
         for part in (text, judged):
             check_fits(part, vocabulary_size(model), context_length(model.config))
@@ -130,18 +131,6 @@ def _refuse_other_vocabulary(student: Any, teacher: Any) -> None:
             f"The teacher's vocabulary has {sizes[1]:,} ids and the student's {sizes[0]:,}.",
             hint="Only a teacher of the same vocabulary can be learned from.",
         )
-
-
-def _split(blocks: Blocks, seed: int) -> tuple[Blocks, Blocks]:
-    """What to learn from, and the held-out slice, spread over the text."""
-    if len(blocks) < 2:
-        raise TextError(
-            f"{len(blocks)} block is too little: some are learned from, others are held out.",
-            hint="Use more text or shorter blocks (--length).",
-        )
-    count = min(max(1, len(blocks) // _HELD_OUT_SHARE), _MOST_HELD_OUT)
-    chosen = spread(len(blocks), count, seed)
-    return blocks.take(np.setdiff1d(np.arange(len(blocks)), chosen)), blocks.take(chosen)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from scarprune.evaluate.cost import Cost, Parts
 from scarprune.evaluate.speed import Load, Speed
+from scarprune.models.cost import Cost, Parts
 from scarprune.plan.allocate import round_up
 from scarprune.plan.readiness import readiness
 from scarprune.runtime.clock import Ceiling

@@ -48,7 +48,7 @@ def nats_rows(
     output: torch.Tensor, chosen: torch.Tensor, factor: float, softcap: float | None
 ) -> torch.Tensor:
     """Losses [n] of the tokens ``chosen`` [n]; arguments as in ``profile.loss.loss_rows``."""
-    logits = output.float() * factor
+    logits = output.float() if factor == 1.0 else output.float() * factor
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     top = logits.amax(-1, keepdim=True)  # spelled out, so that the compiler finds softmax's one-pass form

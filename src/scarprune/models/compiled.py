@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,13 @@ def compiled_layers(*models: Any) -> Iterator[None]:
     Raises:
         UnsupportedModelError: no layers are found in a model.
     """
-    layers = [layer for model in models for layer in find_layers(model)]
+    with compiled([layer for model in models for layer in find_layers(model)]):
+        yield
+
+
+@contextlib.contextmanager
+def compiled(layers: Sequence[Any]) -> Iterator[None]:
+    """``layers`` run compiled while the block runs, as in ``compiled_layers``; they may be of no model."""
     run = torch.compile(_run_layer, dynamic=False)
     with torch._dynamo.config.patch(
         recompile_limit=_MOST_VARIANTS,

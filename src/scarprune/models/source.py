@@ -46,13 +46,16 @@ def carry_origin(model: Any, origin: Origin) -> None:
     setattr(model, _ORIGIN, origin)
 
 
-def locate(source: str | Path, revision: str | None = None, *, code: bool = False) -> Origin:
+def locate(
+    source: str | Path, revision: str | None = None, *, code: bool = False, weights: bool = True
+) -> Origin:
     """Find the files of ``source`` on this machine, downloading them where it is a hub id.
 
     Args:
         source: a folder, a ``.gguf`` file, ``demo``, or a hub id.
         revision: branch, tag or commit on the hub.
         code: whether to download Python files as well.
+        weights: whether to download more than the small files, as the config is.
 
     Raises:
         ArtifactError: nothing there, or the hub does not hand it out.
@@ -69,17 +72,19 @@ def locate(source: str | Path, revision: str | None = None, *, code: bool = Fals
         return Origin(text, path)
     if isinstance(source, Path) or not _HUB_ID.fullmatch(text) or text.startswith("."):
         raise ArtifactError(f"There is no folder {path}.")
-    return Origin(text, _download(text, revision, code))
+    return Origin(text, _download(text, revision, code, weights))
 
 
-def _download(repository: str, revision: str | None, code: bool) -> Path:
+def _download(repository: str, revision: str | None, code: bool, weights: bool) -> Path:
     """The snapshot's folder: small files first, then the weights that they name."""
     folder = _snapshot(repository, revision, [*_SMALL_FILES, *(_CODE if code else ())])
+    if not weights:
+        return folder
     if (folder / INDEX).is_file():
-        weights = sorted(set(map(str, read_object(folder / INDEX).get("weight_map", {}).values())))
+        names = sorted(set(map(str, read_object(folder / INDEX).get("weight_map", {}).values())))
     else:
-        weights = [WEIGHTS, ADAPTER_WEIGHTS]
-    return _snapshot(repository, revision, weights)
+        names = [WEIGHTS, ADAPTER_WEIGHTS]
+    return _snapshot(repository, revision, names)
 
 
 def _snapshot(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:

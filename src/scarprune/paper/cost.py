@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scarprune.paper.presets import Shape
+from scarprune.models.shapes import Shape
 
 _FORWARD, _BACKWARD = 2, 4  # operations per weight and token: a pass, and one with its backward pass
 GIB = 2**30

@@ -6,23 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scarprune.errors import ArgumentError
+from scarprune.models.shapes import SHAPES, Shape
 
 WIKITEXT = "hf:wikitext:wikitext-2-raw-v1"
 _TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 _CLOSE = 0.6
 
 Curve = Mapping[float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Published sizes of a model, for what can be said of it without its weights."""
-
-    layers: int
-    hidden: int
-    width: int
-    vocabulary: int
-    parameters: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,41 +152,41 @@ PRESETS = {
         Preset(
             "llama-3.1-8b",
             "meta-llama/Llama-3.1-8B",
-            Shape(32, 4096, 14336, 128256, 8_030_261_248),
+            SHAPES["llama-3.1-8b"],
             _LLAMA_8B,
         ),
         Preset(
             "mistral-7b",
             "mistralai/Mistral-7B-v0.1",
-            Shape(32, 4096, 14336, 32000, 7_241_732_096),
+            SHAPES["mistral-7b"],
             _halves(25.3, 352.0, 21.9),
             signed=False,
         ),
         Preset(
             "llama-2-7b",
             "meta-llama/Llama-2-7b-hf",
-            Shape(32, 4096, 11008, 32000, 6_738_415_616),
+            SHAPES["llama-2-7b"],
             _halves(19.5, 62.0, 19.6),
             signed=False,
         ),
         Preset(
             "qwen2-7b",
             "Qwen/Qwen2-7B",
-            Shape(28, 3584, 18944, 152064, 7_615_616_512),
+            SHAPES["qwen2-7b"],
             _halves(21.2, 89.1, 20.4),
             signed=False,
         ),
         Preset(
             "llama-3.1-70b",
             "meta-llama/Llama-3.1-70B",
-            Shape(80, 8192, 28672, 128256, 70_553_706_496),
+            SHAPES["llama-3.1-70b"],
             _LLAMA_70B,
             sparsities=(0.3, 0.5, 0.7),
         ),
         Preset(
             "olmo-2-7b",
             "allenai/OLMo-2-1124-7B",
-            Shape(32, 4096, 11008, 100352, 7_298_617_344),
+            SHAPES["olmo-2-7b"],
             _OLMO,
             sparsities=_TENTHS[1:],
         ),

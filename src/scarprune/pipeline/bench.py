@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from scarprune.errors import UnsupportedModelError
-from scarprune.evaluate.cost import cost_of
 from scarprune.evaluate.explain import PHASES, Timed, limit, medians, ratio, reasons, verdict
 from scarprune.evaluate.speed import Load, measure_speed
+from scarprune.models.cost import cost_of
 from scarprune.models.forward import input_device
 from scarprune.pipeline.inputs import Loading
 from scarprune.pipeline.stages import describe_model

@@ -102,6 +102,7 @@ def cut_in_memory(
     pad: bool = False,
     verify: bool = True,
     blocks: "Blocks | None" = None,
+    held_out: "Blocks | None" = None,
     compensating: Compensating = Compensating(),
 ) -> Reference | None:
     """Cut ``model``; returns what it computed on ``ids`` while its channels were only masked.
@@ -116,6 +117,7 @@ def cut_in_memory(
         pad: give sites of different widths the widest, filled up with channels of zeros.
         verify: whether to compute the reference at all.
         blocks: calibration text for a compensation.
+        held_out: text to judge it by; None is a part of ``blocks``.
         compensating: how the rest makes up for what goes.
     """
     from scarprune.cut.compensate.job import Bounds
@@ -128,7 +130,9 @@ def cut_in_memory(
     kind = compensating.compensate
     masks = Reference(ids, reference_logits(model, plan, ids), MASKED) if verify and kind == "none" else None
     bounds = Bounds(compensating.compensate_steps, compensating.compensate_seconds)
-    prune_model(model, plan, kind, pad=pad, blocks=blocks, bounds=bounds, save_dtype=save_dtype)
+    prune_model(
+        model, plan, kind, pad=pad, blocks=blocks, held_out=held_out, bounds=bounds, save_dtype=save_dtype
+    )
     if not verify or masks is not None:
         return masks
     return Reference(ids, reference_logits(model, None, ids), "compensated one in memory")

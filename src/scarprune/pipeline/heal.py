@@ -1,5 +1,6 @@
 """From a cut checkpoint and its dense teacher to a better checkpoint of the same size."""
 
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.models.source import origin_of
 from scarprune.pipeline.inputs import Loading, Reading, judged
+from scarprune.pipeline.lesson import OwnBlocks, check_own, lesson
 from scarprune.pipeline.stages import BETTER_TEXT, describe, describe_model
 from scarprune.pipeline.texts import say_overlap
 from scarprune.pipeline.workshop import workshop
@@ -30,7 +32,7 @@ from scarprune.runtime.provenance import provenance
 from scarprune.runtime.ranks import find_ranks, joined
 from scarprune.text.blocks import Blocks
 
-_STATE = "heal.state"
+_STATE, _OWN_TEXT = "heal.state", "own-text.npz"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class HealedFolder:
         healed: what the training did.
         judged: perplexities, where a text to judge on was named.
         text: what was learned from, the held-out blocks included.
+        own: blocks in the teacher's own words that were learned from besides.
         facts: provenance of the JSON.
     """
 
@@ -81,6 +84,7 @@ class HealedFolder:
     healed: Healed
     judged: Judged | None
     text: Blocks
+    own: int
     facts: dict[str, Any]
 
     def as_json(self) -> dict[str, Any]:
@@ -89,6 +93,7 @@ class HealedFolder:
             "provenance": self.facts,
             "out": str(self.out),
             "text": describe(self.text),
+            "own_text": self.own,
             **self.healed.as_json(),
             **({} if self.judged is None else self.judged.as_json()),
         }
@@ -106,6 +111,7 @@ def heal(
     loading: Loading = Loading(),
     reading: Reading = Reading(),
     settings: Settings = Settings(),
+    own_text: OwnBlocks = "auto",
     resume: bool = False,
     overwrite: bool = False,
 ) -> HealedFolder | None:
@@ -124,6 +130,7 @@ def heal(
         loading: how both are loaded; the dtype is that of judging with ``evaluation``.
         reading: how texts become blocks.
         settings: how to train.
+        own_text: blocks in the teacher's own words that are added to the text.
         resume: go on from what an interrupted run left in ``OUT.partial``.
         overwrite: replace ``out`` where it is there.
 
@@ -131,9 +138,11 @@ def heal(
         What came of it; None in processes that do not write.
     """
     refuse_existing(out, overwrite)
+    check_own(own_text)
     with joined(loading.device) as device:
         ranks = find_ranks()
-        with workshop(out, resume, keep=(_STATE,)) if ranks.first else nullcontext(partial_path(out)) as work:
+        kept = (_STATE, _OWN_TEXT)
+        with workshop(out, resume, keep=kept) if ranks.first else nullcontext(partial_path(out)) as work:
             ranks.wait()
             loading = replace(loading, device=device)
             student, tokenizer = loading.load(source)
@@ -160,10 +169,22 @@ def heal(
             ranks.wait()
             dtypes = saved_dtypes(student)
             computed = _set_dtypes(student, dtypes)
-            healed = train(student, dense, read, resume=work / _STATE, settings=settings)
+            began = time.monotonic()
+            learned = lesson(
+                dense, tokenizer, read, own_text, reading.seed, keep=work / _OWN_TEXT, ranks=ranks
+            )
+            healed = train(
+                student,
+                dense,
+                learned.text,
+                held_out=learned.held_out,
+                resume=work / _STATE,
+                settings=settings,
+                began=began,
+            )
             if not ranks.first:
                 return None
-            result = HealedFolder(out, healed, None, read, facts)
+            result = HealedFolder(out, healed, None, read, learned.own, facts)
             if chosen is not None and before is not None:
                 _set_dtypes(student, computed)
                 after = perplexity(student, chosen)

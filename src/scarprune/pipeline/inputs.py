@@ -91,11 +91,15 @@ class Planning:
 
 @dataclass(frozen=True, slots=True)
 class Compensating:
-    """How what stays makes up for what goes: a compensation, and how long it may train layers."""
+    """How what stays makes up for what goes: a compensation, how long it may train, and on what besides.
+
+    ``own_text``: blocks in the dense model's own words that are added to the calibration text.
+    """
 
     compensate: str = "none"
     compensate_steps: int | None = None
     compensate_seconds: float | None = None
+    own_text: int | Literal["auto"] = "auto"
 
 
 def judged(source: str) -> str:

@@ -24,6 +24,7 @@ from scarprune.models.source import origin_of
 from scarprune.models.supports import refuse_cut
 from scarprune.pipeline.cutting import cut_in_memory, save_cut
 from scarprune.pipeline.inputs import Compensating, Loading, Measuring, Planning, Reading
+from scarprune.pipeline.lesson import Lesson, check_own, lesson
 from scarprune.pipeline.stages import BETTER_TEXT, count_of, describe, describe_model, measure, say_expected
 from scarprune.pipeline.texts import Texts, read_texts
 from scarprune.pipeline.workshop import workshop
@@ -51,6 +52,7 @@ class Pruned:
         pruned: of the smaller one on the same blocks.
         texts: what was measured and judged on.
         facts: provenance of the JSON.
+        own_text: blocks in the model's own words that a compensation was fitted to besides.
     """
 
     out: Path
@@ -60,6 +62,7 @@ class Pruned:
     pruned: Perplexity
     texts: Texts
     facts: dict[str, Any]
+    own_text: int = 0
 
     @property
     def excess(self) -> tuple[float, float | None]:
@@ -83,6 +86,7 @@ class Pruned:
             "score": self.plan.score,
             "sparsity": self.plan.sparsity,
             "calibration": None if calibration is None else describe(calibration),
+            "own_text": self.own_text,
             "evaluation": describe(self.texts.evaluation),
             "overlap": self.texts.overlap,
         }
@@ -160,13 +164,15 @@ def prune(
         dense = perplexity(model, texts.evaluation, batch=measuring.batch, compiled=measuring.compiled)
         facts = provenance(**describe_model(model, source), seed=reading.seed)
         first = texts.evaluation.ids[0, : texts.evaluation.lengths[0]]
+        learned = _lesson(model, tokenizer, texts.calibration, compensation, compensating, reading.seed)
         reference = cut_in_memory(
             model,
             plan,
             ids=first,
             save_dtype=save_dtype,
             pad=pad,
-            blocks=texts.calibration,
+            blocks=None if learned is None else learned.text,
+            held_out=None if learned is None else learned.held_out,
             compensating=compensating,
         )
         pruned = perplexity(model, texts.evaluation, batch=measuring.batch, compiled=measuring.compiled)
@@ -182,7 +188,7 @@ def prune(
             quality=_quality(dense, pruned, texts),
         )
         replace_folder(work / out.name, out)
-    return Pruned(out, plan, report, dense, pruned, texts, facts)
+    return Pruned(out, plan, report, dense, pruned, texts, facts, 0 if learned is None else learned.own)
 
 
 def as_needed(measuring: Measuring, *scores: str) -> Measuring:
@@ -202,8 +208,24 @@ def as_needed(measuring: Measuring, *scores: str) -> Measuring:
     )
 
 
+def _lesson(
+    model: Any,
+    tokenizer: Any | None,
+    text: Blocks | None,
+    compensation: Compensation,
+    compensating: Compensating,
+    seed: int,
+) -> Lesson | None:
+    """What the compensation is fitted to; own text, unless a number is given, for training alone."""
+    if compensation.fit is None or text is None:
+        return None
+    own = compensating.own_text
+    return lesson(model, tokenizer, text, 0 if own == "auto" and not compensation.trains else own, seed)
+
+
 def _compensation(compensating: Compensating) -> Compensation:
     """The one that was asked for; its bounds are checked as well, before anything is loaded."""
+    check_own(compensating.own_text)
     Bounds(compensating.compensate_steps, compensating.compensate_seconds)
     return find_compensation(compensating.compensate)
 

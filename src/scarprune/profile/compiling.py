@@ -1,6 +1,7 @@
 """Passes under torch.compile: where it pays, for the batches of one shape, and until it fails."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -45,7 +46,12 @@ class Compiling:
             yield
             return
         # A second kind of labels goes back over the same forward pass: the first may not write over it.
-        with torch._functorch.config.patch(donated_buffer=False), compiled_layers(model):
+        with (
+            torch._functorch.config.patch(donated_buffer=False),
+            warnings.catch_warnings(),
+            compiled_layers(model),
+        ):
+            warnings.filterwarnings("ignore", module=r"torch\._(inductor|dynamo)")  # advice to programmers
             self._inside = True
             try:
                 yield

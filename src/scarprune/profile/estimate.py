@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from scarprune.models.cost import cost_of
 from scarprune.models.head import Head
 from scarprune.models.site import Site
 from scarprune.profile.loss import chunk_tokens
@@ -14,9 +15,9 @@ from scarprune.profile.watch import watching
 from scarprune.runtime.memory import available_bytes, used_bytes
 
 _PROBE_TOKENS = (32, 64)
-_TOKENS_AT_ONCE = {"cpu": 2048, "mps": 4096}
-_MOST_TOKENS = 16384
-_SHARE_OF_FREE = 0.85
+TOKENS_AT_ONCE = {"cpu": 2048, "mps": 4096}
+MOST_TOKENS = 16384
+SHARE_OF_FREE = 0.85
 # A CPU's allocator holds freed blocks between those in use: 1.9 to 2.2 times what is saved, measured on
 # four Llama shapes of 7M to 60M parameters (benchmarks/memory.py).
 _HELD_PER_SAVED = {"cpu": 2.0}
@@ -25,7 +26,7 @@ _HELD_PER_SAVED = {"cpu": 2.0}
 _COMPILED_SAVES = 0.75
 # Of a plain matrix product's rate: on a CPU measured on models of 7M to 135M parameters, on a GPU on
 # Llama-3.1-8B's shape (docs/results.md, Speed); small models keep a GPU less busy.
-_EFFICIENCY = {"cpu": 0.6, "cuda": 0.45}
+EFFICIENCY = {"cpu": 0.6, "cuda": 0.45}
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ class Memory:
 
     def largest_batch(self, length: int, blocks: int, device: torch.device) -> int:
         """How many blocks of ``length`` to take at once: what fits, and no more than helps."""
-        room = available_bytes(device) * _SHARE_OF_FREE - self.totals - self.logits
+        room = available_bytes(device) * SHARE_OF_FREE - self.totals - self.logits
         fits = int(room / max(1.0, self.peak(1, length) - self.peak(0, length)))
-        helps = max(1, _TOKENS_AT_ONCE.get(device.type, _MOST_TOKENS) // length)
+        helps = max(1, TOKENS_AT_ONCE.get(device.type, MOST_TOKENS) // length)
         return max(1, min(fits, helps, blocks))
 
 
@@ -113,8 +114,8 @@ def _saved_bytes(model: nn.Module, head: Head, sites: Sequence[Site], tokens: in
 
 
 def matmul_parameters(model: nn.Module) -> int:
-    """Weights that each token is multiplied by: all matrices, the input embedding once as the head."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.dim() >= 2)
+    """Weights that each token is multiplied by."""
+    return int(cost_of(model).matrices.total) // 2
 
 
 def expected_seconds(model: nn.Module, tokens: float) -> float:
@@ -124,7 +125,7 @@ def expected_seconds(model: nn.Module, tokens: float) -> float:
     """
     weight = next(model.parameters())
     operations = 4.0 * matmul_parameters(model) * tokens
-    efficiency = _EFFICIENCY.get(weight.device.type, _EFFICIENCY["cuda"])
+    efficiency = EFFICIENCY.get(weight.device.type, EFFICIENCY["cuda"])
     return operations / (efficiency * matmul_rate(weight.dtype, weight.device))
 
 

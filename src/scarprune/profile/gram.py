@@ -36,9 +36,10 @@ class Gram:
     def add(self, u: torch.Tensor) -> None:
         """Add the tokens of ``u`` [..., m]: products of a batch in float32 or better, exact inputs."""
         u = u.flatten(0, -2)
-        self.count += len(u)
-        self.sum += u.sum(0, dtype=self.sum.dtype)
-        self.outer += _products(u)
+        with torch.autocast(u.device.type, enabled=False):
+            self.count += len(u)
+            self.sum += u.sum(0, dtype=self.sum.dtype)
+            self.outer += _products(u)
 
     def mean(self) -> torch.Tensor:
         """The mean of u: [m]."""

@@ -170,7 +170,9 @@ class Run:
         length = int(self.blocks.lengths[rows[0]])
         ids = to_device(torch.from_numpy(self.blocks.ids[rows, :length]), input_device(self.model))
         observer.begin(self.groups[rows], length)
-        draws = block_uniforms(self.seed, rows.tolist(), length - 1) if "model" in kinds else None
+        draws = None
+        if "model" in kinds:
+            draws = to_device(block_uniforms(self.seed, rows.tolist(), length - 1), self.device)
         with torch.enable_grad():
             hidden = self.head.hidden(ids)
         scale = self.state.scale

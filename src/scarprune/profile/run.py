@@ -20,6 +20,7 @@ from scarprune.profile.extras import COSTS, PASSES, check_extras, measure_extra
 from scarprune.profile.groups import assign_groups
 from scarprune.profile.passes import Run, begin, check, first_scale, prepared
 from scarprune.profile.redundancy import CrossPass
+from scarprune.profile.size import cross_bytes, sums_bytes
 from scarprune.profile.state import Keeper, State
 from scarprune.profile.statistics.statistic import statistics
 from scarprune.profile.sums import Profile
@@ -173,8 +174,7 @@ def _check_arguments(batch: int | str, labels: str, rho: float, blocks: Blocks) 
 
 
 def _totals_bytes(sites: Sequence[Site], wanted: _Wanted) -> int:
-    """float64 totals and float32 sums of the batch at hand, per channel as in ``method`` 1."""
-    labelled, shared = 7 * 3 + 4 + 2 * 8, 2 * 3 + 4 + 2
-    channels = sum(site.width for site in sites)
-    crossed = sum(site.width * _core_size(site, wanted.rho) for site in sites) if wanted.redundancy else 0
-    return 12 * (channels * (labelled * len(wanted.kinds) + shared) + crossed)
+    """Memory of the sums of both passes."""
+    widths = [site.width for site in sites]
+    cores = [_core_size(site, wanted.rho) for site in sites]
+    return sums_bytes(widths, len(wanted.kinds)) + (cross_bytes(widths, cores) if wanted.redundancy else 0)

@@ -69,7 +69,11 @@ class Summing(ABC):
 
     def __init__(self, sites: Sequence[Site]) -> None:
         self.sites = sites
-        self.places = [Place() for _ in sites]
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing was seen of any site. A sink refers to its observer and would keep its totals."""
+        self.places = [Place() for _ in self.sites]
 
     @abstractmethod
     def blank(self, index: int, u: torch.Tensor) -> torch.Tensor:
@@ -144,8 +148,11 @@ def summing(model: nn.Module, sites: Sequence[Site], observer: Summing) -> Itera
     if observer.reduce_input is not None:
         for site, place in zip(sites, observer.places, strict=True):
             hooks.append((site.readers[0].module, pre_reader(place, observer.reduce_input)))
-    with _hooked(model, hooks):
-        yield
+    try:
+        with _hooked(model, hooks):
+            yield
+    finally:
+        observer.forget()
 
 
 @contextlib.contextmanager

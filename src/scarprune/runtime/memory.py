@@ -12,6 +12,13 @@ def available_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def total_bytes(device: torch.device) -> int:
+    """All memory of ``device``."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    return int(psutil.virtual_memory().total)
+
+
 def used_bytes(device: torch.device) -> int:
     """Memory that this process holds on ``device`` now."""
     if device.type == "cuda":

@@ -43,6 +43,11 @@ class Ranks:
         dist.broadcast(shared, src=0, group=self._control)
         return float(shared)
 
+    def hand_out(self, tensor: torch.Tensor) -> None:
+        """Replace ``tensor``, on the CPU, by the first process's."""
+        if self.count > 1:
+            dist.broadcast(tensor, src=0, group=self._control)
+
     def wait(self) -> None:
         """Until all processes are here."""
         self.agree(0.0)

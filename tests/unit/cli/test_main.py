@@ -43,6 +43,7 @@ def test_help_names_every_command_and_no_other(scarprune: Run) -> None:
             ["plan", "p", "--out", "o", "--sparsity", "0.5", "--multiple-of", "x"],
             "'x' is neither auto nor a whole number",
         ),
+        (["profile", "m", "--out", "o", "--compile", "maybe"], "'maybe' is not auto, on or off"),
     ],
 )
 def test_what_the_parser_refuses_exits_with_2(scarprune: Run, arguments: list[str], sentence: str) -> None:

@@ -297,7 +297,7 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], sentence:
 
 def test_one_block_is_too_little_and_long_ones_do_not_fit() -> None:
     teacher, student = dense_and_cut()
-    with pytest.raises(TextError, match="1 block is too little"):
+    with pytest.raises(TextError, match="1 block of text is too little"):
         heal(student, teacher, text(1), **QUICK)
     with pytest.raises(TextError, match="context is 64"):
         heal(student, teacher, text(4, 80), **QUICK)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from scarprune.evaluate.cost import Cost, Parts
 from scarprune.evaluate.explain import Timed, limit, ratio, reasons, verdict
 from scarprune.evaluate.speed import Load, Speed
+from scarprune.models.cost import Cost, Parts
 from scarprune.runtime.clock import Ceiling
 from scarprune.stats.summary import spread
 
@@ -18,7 +18,10 @@ def cost(ffn, width=256):
         widths=(width,),
         layers=4,
         matrices=parts,
+        first=Parts(),
         score_size=0,
+        heads=0,
+        kept_size=0,
         cache_bytes=0,
         read_bytes=parts,
     )

@@ -95,6 +95,20 @@ def test_a_hub_id_is_downloaded_small_files_first_then_the_weights_they_name(
     assert {path.name for path in tmp_path.glob("*.safetensors")} <= set(weights)
 
 
+def test_a_config_is_had_without_weights(tmp_path, monkeypatch):
+    tiny_model("llama").save_pretrained(tmp_path)
+    asked = []
+
+    def download(repository, *, allow_patterns, **options):
+        asked.extend(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert locate("org/name", weights=False).path == tmp_path
+    assert "*.json" in asked
+    assert not [pattern for pattern in asked if "safetensors" in pattern]
+
+
 def test_code_is_downloaded_only_for_those_who_trust_it(tmp_path, monkeypatch):
     asked = []
 

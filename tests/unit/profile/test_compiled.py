@@ -6,6 +6,7 @@ The compiler's front end (capture, autograd, guards) is what can go wrong here; 
 import functools
 import shutil
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from scarprune.models.compiled import compiled_layers
 from scarprune.models.head import find_head
 from scarprune.profile import compiling as compiling_module
 from scarprune.profile import passes as passes_module
+from scarprune.profile.accumulate import SumsPass
 from scarprune.profile.compiling import even_batch, resolve
 from scarprune.profile.run import profile_model
 from scarprune.profile.sums import Profile
@@ -116,23 +118,23 @@ def test_hooks_count_that_come_after_a_compilation() -> None:
     assert float((found - dense).abs().max()) > 0.01
 
 
-@pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.parametrize("at", [2, 6])
 def test_a_compiler_that_fails_is_told_and_left(
     at: int, blocks: Blocks, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the first or the third batch, after part of its sums: that batch is taken again."""
+    """At the second of two sites, in the first or the third batch: that batch is taken again."""
     calls = []
-    original = passes_module.Run._batch
+    original = SumsPass.take
 
     def breaks(self: Any, *args: Any) -> None:
-        original(self, *args)
         calls.append(1)
-        if self.compiling.on and len(calls) == at:
+        if len(calls) == at:
             raise RuntimeError("no such instruction\nand more")
+        original(self, *args)
 
     expected = profile_model(tiny_model("llama"), blocks, batch=2, compiled=False)
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
-    monkeypatch.setattr(passes_module.Run, "_batch", breaks)
+    monkeypatch.setattr(SumsPass, "take", breaks)
     found = profile_model(tiny_model("llama"), blocks, batch=2, compiled=True)
     said = "torch.compile failed, so the rest runs eagerly: no such instruction\n"
     assert capsys.readouterr().err.count(said) == 1
@@ -156,28 +158,15 @@ def test_auto_stays_off_on_a_cpu_and_counts_the_saving(monkeypatch: pytest.Monke
     model = tiny_model("llama")
     assert resolve("auto", model, 1e15, 1) is False
     assert resolve(True, model, 1, 1) is True
-    # As many operations a second as there are weights: a token takes 4 seconds at the ceiling.
-    weights = sum(p.numel() for p in model.parameters() if p.dim() >= 2)
-    monkeypatch.setattr(compiling_module, "matmul_rate", lambda dtype, device: float(weights))
-    monkeypatch.setattr(torch.nn.Module, "parameters", lambda self: iter([FakeParameter(weights)]))
+    # A token of a thousand weights takes 4 seconds at a ceiling of a thousand operations a second.
+    monkeypatch.setattr(compiling_module, "matmul_rate", lambda dtype, device: 1000.0)
+    monkeypatch.setattr(compiling_module, "matmul_parameters", lambda model: 1000)
+    on_gpu = SimpleNamespace(dtype=torch.bfloat16, device=torch.device("cuda", 0))
+    monkeypatch.setattr(torch.nn.Module, "parameters", lambda self: iter([on_gpu]))
     saved = 4 * (1 / compiling_module._EAGER_SHARE - 1 / compiling_module._COMPILED_SHARE)
     needed = 2 * compiling_module._SECONDS_TO_COMPILE / saved
     assert resolve("auto", model, needed * 1.01, 2) is True
     assert resolve("auto", model, needed * 0.99, 2) is False
-
-
-class FakeParameter:
-    dtype = torch.bfloat16
-    device = torch.device("cuda", 0)
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def numel(self) -> int:
-        return self.count
-
-    def dim(self) -> int:
-        return 2
 
 
 @pytest.mark.parametrize(("batch", "blocks_", "even"), [(25, 128, 16), (32, 128, 32), (7, 13, 7), (5, 5, 5)])

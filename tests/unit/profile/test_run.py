@@ -1,5 +1,8 @@
 """profile_model against plain float64 autograd, one block at a time."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -8,6 +11,7 @@ import torch
 from scarprune.errors import ArgumentError, ArtifactError, TextError
 from scarprune.models.find import find_sites
 from scarprune.profile import run as run_module
+from scarprune.profile.accumulate import SumsPass
 from scarprune.profile.groups import assign_groups
 from scarprune.profile.loss import block_uniforms, sample
 from scarprune.profile.run import profile_model
@@ -284,3 +288,22 @@ def test_a_document_never_spans_two_groups_where_there_are_enough():
 def test_one_document_is_split_evenly():
     documents = np.zeros((16, 2), dtype=np.int64)
     assert np.bincount(assign_groups(16, documents)).tolist() == [2] * 8
+
+
+def test_totals_go_with_their_observer(ids):
+    """By counting references alone: on a GPU they would wait for the garbage collector."""
+    model, observers = tiny_model("llama"), []
+    original = SumsPass.begin
+
+    def begin(self, *args):
+        observers[:] = [weakref.ref(self)]
+        original(self, *args)
+
+    gc.disable()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SumsPass, "begin", begin)
+            profile_model(model, blocks_of(ids), redundancy=False)
+        assert observers[0]() is None
+    finally:
+        gc.enable()

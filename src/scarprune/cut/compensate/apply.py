@@ -11,7 +11,7 @@ from torch import nn
 
 from scarprune.cut.compensate.compensated import Compensated, carry
 from scarprune.cut.compensate.compensation import Compensation, Fitted
-from scarprune.cut.compensate.job import Bounds, Job, hold_out
+from scarprune.cut.compensate.job import Bounds, Job
 from scarprune.cut.dtypes import saved_dtypes
 from scarprune.cut.width import stored_width
 from scarprune.errors import ArgumentError, MemoryBudgetError, NumericsError, UnsupportedModelError
@@ -25,6 +25,7 @@ from scarprune.runtime.memory import is_out_of_memory
 from scarprune.runtime.progress import remark, track
 from scarprune.text.blocks import Blocks
 from scarprune.text.fit import check_fits
+from scarprune.text.hold_out import hold_out
 
 Values = Mapping[str, torch.Tensor | None]
 
@@ -44,6 +45,7 @@ def make(
     plan: Plan,
     compensation: Compensation,
     blocks: Blocks | None,
+    held_out: Blocks | None = None,
     *,
     pad: bool = False,
     bounds: Bounds = Bounds(),
@@ -65,7 +67,9 @@ def make(
             f"Compensation {compensation.name!r} is fitted to text, and no blocks were given.",
             hint="Pass blocks=, such as those that were profiled.",
         )
-    check_fits(blocks, vocabulary_size(model), context_length(model.config))
+    fit, held = hold_out(blocks) if held_out is None else (blocks, held_out)
+    for text in (fit, held):
+        check_fits(text, vocabulary_size(model), context_length(model.config))
     devices = {str(parameter.device) for parameter in model.parameters()}
     if len(devices) > 1:
         raise UnsupportedModelError(
@@ -73,7 +77,6 @@ def make(
             hint="Load it with device='cuda:0' or device='cpu'.",
         )
     began = time.perf_counter()
-    fit, held = hold_out(blocks)
     job = Job(model, plan, stored_width(plan, pad), fit, held, bounds, saved_dtypes(model, save_dtype))
     return Making(compensation, list(_fitted(job, compensation.fit)), held, began)
 

@@ -43,6 +43,7 @@ class Compensation:
         steps: what it makes, the cheapest first; a later one is used only where it is no worse.
         fit: gives every site's new weights in layer order, and changes nothing; None for ``none``.
         adds_bias: whether it writes a bias of the down projection where the architecture has none.
+        trains: whether it learns step by step, so that more text is worth its time.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Compensation:
     steps: tuple[str, ...]
     fit: Callable[[Job], Iterator[Fitted]] | None
     adds_bias: bool = False
+    trains: bool = False
 
 
 def compensations() -> list[Compensation]:

@@ -8,14 +8,13 @@ import torch
 from torch import nn
 
 from scarprune.cut.narrow import narrowed
-from scarprune.errors import ArgumentError, TextError
+from scarprune.errors import ArgumentError
 from scarprune.models.find import family_of_model
 from scarprune.models.site import Projection
 from scarprune.plan.plan import Plan
 from scarprune.profile.walk import Layer, Walk
 from scarprune.text.blocks import Blocks
 
-_HELD_OUT = 16  # one block of so many is never fitted on
 DEFAULT_STEPS = 600
 
 
@@ -81,23 +80,6 @@ class Job:
         """``values`` as they will be saved, on the CPU in the dtype that the model computes in."""
         computed: torch.dtype = self.model.dtype  # type: ignore[assignment]
         return values.detach().to("cpu", self.dtypes.get(name, computed)).to(computed).contiguous()
-
-
-def hold_out(blocks: Blocks) -> tuple[Blocks, Blocks]:
-    """Blocks to fit on, and the last sixteenth of the text (at least one block) to judge by.
-
-    A run at the end and no blocks in between: those share their documents with what is fitted on, and praise
-    a fit for what it has only remembered.
-
-    Raises:
-        TextError: fewer than two blocks.
-    """
-    if len(blocks) < 2:
-        raise TextError(
-            f"Compensation needs at least 2 blocks of text, one of them to judge by, not {len(blocks)}."
-        )
-    first = len(blocks) - max(1, len(blocks) // _HELD_OUT)
-    return blocks.take(np.arange(first)), blocks.take(np.arange(first, len(blocks)))
 
 
 def facts_of(errors: dict[str, float], kept: str, **facts: Any) -> dict[str, Any]:

@@ -1,19 +1,20 @@
 """Training one layer to give wanted hidden states: Adam, with a cosine rate."""
 
+import copy
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from scarprune.cut.compensate.job import DEFAULT_STEPS, Bounds
 from scarprune.cut.compensate.objective import Loss
+from scarprune.models.compiled import compiled
 from scarprune.profile.hidden import HiddenStates
+from scarprune.profile.walk import Walk
 from scarprune.runtime.graph import Graph, Leash, side_stream
 from scarprune.runtime.memory import is_out_of_memory
 from scarprune.runtime.progress import remark
@@ -49,35 +50,38 @@ def pace_of(bounds: Bounds, layers_left: int, elapsed: float) -> Pace:
 
 
 class Trainee:
-    """A layer's parameters in float32, and one step of training them.
+    """A layer in float32, and one step of training it.
 
-    On a GPU a float32 layer computes in bfloat16 (autocast; as good, docs/lab-log.md), and a step is one CUDA
-    graph: launching its small kernels one by one would take longer than running them.
+    On a GPU it computes in bfloat16 (autocast; as good, docs/lab-log.md), and a step is one CUDA graph:
+    launching its small kernels one by one would take longer than running them.
     """
 
-    def __init__(
-        self, index: int, module: nn.Module, names: list[str], given: HiddenStates, loss: Loss, rate: float
-    ) -> None:
-        """Copy the parameters ``names`` of ``module``, which stays as it is.
+    def __init__(self, index: int, module: nn.Module, given: HiddenStates, loss: Loss, rate: float) -> None:
+        """Copy ``module``, which stays as it is.
+
+        All of the layer's numbers are trained, attention and norms too: what a layer reads is no longer what
+        its attention was trained on, and training that as well is worth a tenth of the loss that is left
+        (docs/lab-log.md).
 
         Args:
             index: of the layer in the walk.
             module: the layer.
-            names: its parameters to train.
             given: hidden states before the layer.
             loss: of the states after it and those wanted.
             rate: the largest learning rate, as a share of each parameter's root mean square.
         """
-        self.index, self.module, self.walk, self.loss = index, module, given.walk, loss
-        self.masters = {n: module.get_parameter(n).detach().float().clone().requires_grad_() for n in names}
-        self._dtypes = {name: module.get_parameter(name).dtype for name in names}
+        self.index, self.walk, self.loss = index, given.walk, loss
+        self.module = copy.deepcopy(module).float().requires_grad_()
+        self.masters = dict(self.module.named_parameters())
         device = self.walk.device
         self._on_gpu = device.type == "cuda"
-        sizes = {name: _size(values) for name, values in self.masters.items()}
-        matrices = [sizes[name] for name, values in self.masters.items() if values.dim() > 1]
+        sizes = [_size(values) for values in self.masters.values()]
+        matrices = [
+            size for size, values in zip(sizes, self.masters.values(), strict=True) if values.dim() > 1
+        ]
         usual = max(matrices, default=1.0)
         # A norm's weights are near 1 and would run ahead of the matrices; a bias of zeros would never move.
-        self._rates = [rate * (min(size, usual) or usual) for size in sizes.values()]
+        self._rates = [rate * (min(size, usual) or usual) for size in sizes]
         self.optimizer = torch.optim.Adam(
             [
                 {"params": [values], "lr": torch.zeros((), device=device) if self._on_gpu else 0.0}
@@ -90,13 +94,8 @@ class Trainee:
 
     def step(self, hidden: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor]:
         """One step on a batch [B, T, D]; gives the loss before it."""
-        weights = {name: values.to(self._dtypes[name]) for name, values in self.masters.items()}
-
-        def layer(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            return functional_call(self.module, weights, (hidden, *args), kwargs)
-
-        with torch.enable_grad(), self._autocast():
-            loss = self.loss(self.walk.step(self.index, hidden, layer), wanted)
+        with torch.enable_grad(), narrow(self.walk):
+            loss = self.loss(self.walk.step(self.index, hidden, self.module), wanted)
         gradients = torch.autograd.grad(loss, list(self.masters.values()))
         for values, gradient in zip(self.masters.values(), gradients, strict=True):
             values.grad = gradient
@@ -111,13 +110,15 @@ class Trainee:
             else:
                 group["lr"] = rate * factor
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        narrow = self._on_gpu and set(self._dtypes.values()) == {torch.float32}
-        return torch.autocast("cuda", dtype=torch.bfloat16) if narrow else nullcontext()
+
+def narrow(walk: Walk) -> torch.autocast:
+    """bfloat16 products for layers in float32: on a GPU, and where the states between layers are narrower."""
+    wanted = walk.device.type == "cuda" or walk.model.dtype != torch.float32
+    return torch.autocast(walk.device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
 def train(
-    trainee: Trainee, given: HiddenStates, wanted: HiddenStates, pace: Pace, seed: int
+    trainee: Trainee, given: HiddenStates, wanted: HiddenStates, pace: Pace, seed: int, compiles: bool = False
 ) -> dict[str, torch.Tensor]:
     """Train until ``pace`` says it is over; name -> trained values, float32.
 
@@ -127,12 +128,13 @@ def train(
         wanted: hidden states of the same tokens that it should give.
         pace: how long.
         seed: of the order of the blocks.
+        compiles: whether the layer is compiled first; one compilation serves layers alike.
     """
     draws, leash = given.draws(seed), Leash(given.walk.device)
     run: Callable[..., Any] = trainee.step
     one_shape = len(given.states) == 1
     step = 0
-    with side_stream(given.walk.device):
+    with compiled([trainee.module] if compiles else []), side_stream(given.walk.device):
         while (progress := pace.progress(step)) < 1:
             trainee.set_rate(min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * progress)))
             length, rows = next(draws)

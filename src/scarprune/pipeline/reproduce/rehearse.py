@@ -12,6 +12,7 @@ from scarprune.paper.texts import paper_blocks
 from scarprune.pipeline.inputs import Loading
 from scarprune.pipeline.reproduce.programme import Programme
 from scarprune.profile.estimate import estimate_memory, expected_seconds, matmul_parameters
+from scarprune.profile.size import sums_bytes
 from scarprune.runtime.provenance import provenance
 from scarprune.scores.score import scores
 
@@ -85,7 +86,7 @@ def _work(programme: Programme, paper_tokens: int, steps: Sequence[str]) -> dict
 def _of_model(model: Any, programme: Programme, steps: dict[str, Work]) -> dict[str, Any]:
     sites, vocabulary = find_sites(model), vocabulary_size(model)
     device = next(model.parameters()).device
-    totals = 12 * sum(site.width for site in sites) * (2 * 41 + 12)
+    totals = sums_bytes([site.width for site in sites], kinds=2)
     memory = estimate_memory(model, find_head(model), sites, device, vocabulary, totals, False)
     length = max(programme.reading.length, programme.paper.within(model).length)
     widest = max(site.width for site in sites)

@@ -9,7 +9,7 @@ from typing import Any
 
 from scarprune.artifacts import write_json
 from scarprune.cut.compensate.compensation import find_compensation
-from scarprune.cut.compensate.job import Bounds, hold_out
+from scarprune.cut.compensate.job import Bounds
 from scarprune.errors import ArtifactError, ScarpruneError, TextError
 from scarprune.evaluate.perplexity import Perplexity, perplexity
 from scarprune.evaluate.plans import AT_ONCE
@@ -28,6 +28,7 @@ from scarprune.report.export import write_figures
 from scarprune.runtime.progress import duration, remark
 from scarprune.runtime.provenance import provenance
 from scarprune.text.blocks import Blocks
+from scarprune.text.hold_out import hold_out
 
 SWEEP, PROFILES = "sweep.json", "profiles"
 

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from scarprune.cut.compensate.job import Job, hold_out
+from scarprune.cut.compensate.job import Job
 from scarprune.cut.compensate.kinds.bias import COMPENSATION
 from scarprune.cut.prune import prune_model
 from scarprune.cut.save import save_model
 from scarprune.errors import UnsupportedModelError
 from scarprune.models.find import find_sites
+from scarprune.text.hold_out import hold_out
 from support.judging import every_step_is_better
 from support.plans import random_plan
 from support.texts import random_blocks

@@ -10,7 +10,7 @@ import torch
 from scarprune.cut.compensate import train as train_module
 from scarprune.cut.compensate.apply import Making, put
 from scarprune.cut.compensate.compensation import Fitted, find_compensation
-from scarprune.cut.compensate.job import Bounds, Job, hold_out
+from scarprune.cut.compensate.job import Bounds, Job
 from scarprune.cut.compensate.kinds.refit import fit
 from scarprune.cut.compensate.train import Pace, Trainee, pace_of, train
 from scarprune.cut.prune import prune_model
@@ -19,6 +19,7 @@ from scarprune.models.fingerprint import fingerprint_model
 from scarprune.profile.hidden import HiddenStates
 from scarprune.profile.walk import Walk
 from scarprune.text.blocks import Blocks
+from scarprune.text.hold_out import hold_out
 from support.plans import random_plan
 from support.texts import own_blocks, random_blocks
 from support.tiny_models import tiny_model
@@ -69,7 +70,7 @@ def test_layers_are_trained_on_the_cut_models_own_hidden_states(
         seen.append(given.states[TEXT.ids.shape[1]].clone())
         return train(trainee, given, *rest, seed=0)
 
-    monkeypatch.setattr("scarprune.cut.compensate.kinds.refit.train", lambda *args, seed: spy(*args))
+    monkeypatch.setattr("scarprune.cut.compensate.kinds.refit.train", lambda *args, **_: spy(*args))
     made, cut = list(fit(job, rate=0.02)), tiny_model("llama")
     prune_model(cut, random_plan(cut, 20))
     for found in made:
@@ -209,7 +210,7 @@ def test_text_is_needed_and_nothing_is_touched_without_it(name: str) -> None:
     before, plan = fingerprint_model(model), random_plan(model, 20)
     with pytest.raises(ArgumentError, match=rf"Compensation '{name}' is fitted to text, and no blocks"):
         prune_model(model, plan, name)
-    with pytest.raises(TextError, match="needs at least 2 blocks of text, one of them to judge by, not 1"):
+    with pytest.raises(TextError, match="1 block of text is too little: at least 2 are needed"):
         prune_model(model, plan, name, blocks=random_blocks(1))
     with pytest.raises(TextError, match="vocabulary"):
         prune_model(model, plan, name, blocks=random_blocks(4, vocabulary=5000))

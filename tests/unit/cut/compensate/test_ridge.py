@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scarprune.cut.compensate import ridge
-from scarprune.cut.compensate.job import Job, hold_out
+from scarprune.cut.compensate.job import Job
 from scarprune.cut.compensate.kinds.ls import COMPENSATION
 from scarprune.cut.compensate.ridge import condition_number
 from scarprune.cut.prune import prune_model
@@ -15,6 +15,7 @@ from scarprune.models.find import find_sites
 from scarprune.models.site import Site
 from scarprune.models.weights import bias, matrix
 from scarprune.text.blocks import Blocks
+from scarprune.text.hold_out import hold_out
 from support.plans import random_plan
 from support.texts import own_blocks, random_blocks
 from support.tiny_models import WIDTH, tiny_model

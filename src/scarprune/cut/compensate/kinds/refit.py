@@ -13,13 +13,16 @@ from torch import nn
 from torch.func import functional_call
 
 from scarprune.cut.compensate.compensation import Compensation, Fitted, Weights
-from scarprune.cut.compensate.job import Job, facts_of
+from scarprune.cut.compensate.job import DEFAULT_STEPS, Job, facts_of
 from scarprune.cut.compensate.objective import Loss, objectives
 from scarprune.cut.compensate.ridge import solve
-from scarprune.cut.compensate.train import RATE, Trainee, pace_of, train
+from scarprune.cut.compensate.train import RATE, Trainee, narrow, pace_of, train
 from scarprune.profile.gram import layer_grams
 from scarprune.profile.hidden import HiddenStates
-from scarprune.profile.walk import Layer
+from scarprune.profile.walk import Layer, Walk
+
+# Compiling takes some 15 s of an H100's time, and makes a small layer's step about twice as fast.
+_WORTH_SECONDS, _WORTH_STEPS = 40.0, 12_000
 
 
 def fit(job: Job, rate: float = RATE) -> Iterator[Fitted]:
@@ -28,43 +31,44 @@ def fit(job: Job, rate: float = RATE) -> Iterator[Fitted]:
     dense, dense_held = HiddenStates(walk), HiddenStates(held_walk)
     given, given_held = HiddenStates(walk), HiddenStates(held_walk)
     losses, held_losses = objectives(walk), objectives(held_walk)
-    elapsed = 0.0
+    elapsed, compiles = 0.0, _compiles(job, walk)
     for index, layer in enumerate(walk.layers):
-        gram, held = layer_grams(dense, index)[0], layer_grams(dense_held, index)[0]
+        with narrow(walk):
+            gram, held = layer_grams(dense, index)[0], layer_grams(dense_held, index)[0]
         solved = solve(job, layer.site, gram, held)
         del gram, held
-        module, loss = job.cut(layer), losses[index]
+        module = job.cut(layer)
         weights: dict[str, Weights] = {"none": {}, "ls": solved.weights}
         began = time.perf_counter()
         _set(module, layer, solved.weights)
-        names = trained_parameters(layer, module)
         pace = pace_of(job.bounds, len(walk.layers) - index, elapsed)
-        trainee = Trainee(index, module, names, given, loss, rate)
-        values = train(trainee, given, dense, pace, seed=index)
+        trainee = Trainee(index, module, given, losses[index], rate)
+        values = train(trainee, given, dense, pace, seed=index, compiles=compiles)
         del trainee
         elapsed += time.perf_counter() - began
         full = {f"{layer.name}.{name}": value for name, value in values.items()}
         weights["refit"] = {name: job.rounded(name, value) for name, value in full.items()}
         module = job.cut(layer)
-        errors = {
-            step: _error(index, module, layer, changed, given_held, dense_held, held_losses[index])
-            for step, changed in weights.items()
-        }
-        kept = min(errors, key=lambda step: errors[step] if math.isfinite(errors[step]) else math.inf)
-        _set(module, layer, weights[kept])
-        given.advance(index, module)
-        given_held.advance(index, module)
+        with narrow(walk):
+            errors = {
+                step: _error(index, module, layer, changed, given_held, dense_held, held_losses[index])
+                for step, changed in weights.items()
+            }
+            kept = min(errors, key=lambda step: errors[step] if math.isfinite(errors[step]) else math.inf)
+            _set(module, layer, weights[kept])
+            given.advance(index, module)
+            given_held.advance(index, module)
         facts = facts_of(errors, kept, damping=solved.damping, condition=solved.condition)
         yield Fitted(layer.site, {"ls": weights["ls"], "refit": weights[kept]}, facts)
 
 
-def trained_parameters(layer: Layer, module: nn.Module) -> list[str]:
-    """Names in ``module`` of what is trained: all of the layer's numbers, attention and norms too.
-
-    What a layer reads is no longer what its attention was trained on; training that as well is worth a tenth
-    of the loss that is left (docs/lab-log.md).
-    """
-    return [name for name, values in module.named_parameters() if values.is_floating_point()]
+def _compiles(job: Job, walk: Walk) -> bool:
+    """Whether compiling the layer pays: on a GPU, for training of a minute or so."""
+    if walk.device.type != "cuda":
+        return False
+    if job.bounds.steps is None and job.bounds.seconds is not None:
+        return job.bounds.seconds >= _WORTH_SECONDS
+    return len(walk.layers) * (job.bounds.steps or DEFAULT_STEPS) >= _WORTH_STEPS
 
 
 def _set(module: nn.Module, layer: Layer, weights: Weights) -> None:
@@ -107,4 +111,5 @@ COMPENSATION = Compensation(
     source="scarprune",
     steps=("ls", "refit"),
     fit=fit,
+    trains=True,
 )

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from scarprune.cut.prune import prune_model
-from scarprune.evaluate.cost import cost_of
+from scarprune.models.cost import cost_of
 from support.plans import random_plan
 from support.tiny_models import CONTEXT, HIDDEN, VOCABULARY, WIDTH, tiny_model, token_blocks
 

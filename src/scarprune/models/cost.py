@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from scarprune.models.family import read, text_config
-from scarprune.models.find import find_sites
+from scarprune.models.find import family_of_model, find_sites
 from scarprune.models.weights import linear_shape
 
 PARTS = ("ffn", "attention", "vocabulary", "other")
@@ -55,8 +55,12 @@ class Cost:
         layers: how many there are.
         matrices: operations per token of all products with weights, 2 x in x out each; the head's is apart,
             as ``vocabulary``.
+        first: of these, the products that lie below the first site's channels, which a backward pass that
+            stops there leaves out: attention and readers of the first layer.
         score_size: heads x head size x layers: numbers that a token meets of each token before it, twice.
-        cache_bytes: of keys and values, per token.
+        heads: of one layer's queries; 0 where the config does not say.
+        kept_size: numbers of keys and values, of all layers, per token.
+        cache_bytes: of the same.
         read_bytes: of weights that a single new token has to be multiplied by.
     """
 
@@ -65,7 +69,10 @@ class Cost:
     widths: tuple[int, ...]
     layers: int
     matrices: Parts
+    first: Parts
     score_size: int
+    heads: int
+    kept_size: int
     cache_bytes: int
     read_bytes: Parts
 
@@ -76,6 +83,22 @@ class Cost:
             ffn=self.matrices.ffn * length,
             attention=self.matrices.attention * length + 4 * self.score_size * length * (length + 1) / 2,
             vocabulary=self.matrices.vocabulary * heads,
+        )
+
+    def backward_operations(self, length: int) -> Parts:
+        """Of one text of ``length`` tokens back to the first site, weights frozen.
+
+        The gradient of x in y = W x is W^T times that of y: as many operations as forward; that of W, as many
+        again, is not computed. The two products of attention have two gradients each. What kernels compute
+        again to save memory is not counted.
+        """
+        pairs = length * (length + 1) / 2
+        above = (self.layers - 1) / self.layers
+        return Parts(
+            ffn=(self.matrices.ffn - self.first.ffn) * length,
+            attention=(self.matrices.attention - self.first.attention) * length
+            + 2 * 4 * self.score_size * above * pairs,
+            vocabulary=self.matrices.vocabulary * length,
         )
 
     def decode_bytes(self, context: int, batch: int = 1) -> Parts:
@@ -115,16 +138,22 @@ def cost_of(model: Any) -> Cost:
         weights[part] += parameter.numel() * parameter.element_size()
         numbers += parameter.numel()
     operations: dict[str, float] = dict.fromkeys(PARTS, 0)
+    first: dict[str, float] = dict.fromkeys(PARTS, 0)
+    layer = sites[0].name.removesuffix(f".{family_of_model(model).down}")
     for name, module in model.named_modules():
         shape = linear_shape(module)
         if shape is not None:
-            operations[_part(name, feed_forward, ends, 2)] += 2.0 * shape[0] * shape[1]
+            part = _part(name, feed_forward, ends, 2)
+            operations[part] += 2.0 * shape[0] * shape[1]
+            if name.startswith(f"{layer}.") and name != sites[0].down.module:
+                first[part] += 2.0 * shape[0] * shape[1]
     return Cost(
         parameters=numbers,
         weight_bytes=Parts(**weights),
         widths=tuple(site.width for site in sites),
         layers=len({site.layer for site in sites}),
         matrices=Parts(**operations),
+        first=Parts(**first),
         read_bytes=Parts(**{**weights, "vocabulary": _head_bytes(model)}),
         **_attention(model, len({site.layer for site in sites})),
     )
@@ -150,14 +179,20 @@ def _head_bytes(model: Any) -> int:
 
 
 def _attention(model: Any, layers: int) -> dict[str, int]:
-    """``score_size`` and ``cache_bytes`` from the config; 0 where it does not say."""
+    """What the config says of heads; 0 where it does not."""
     config = text_config(model.config)
     heads = _number(config, "num_attention_heads", "n_head", "n_heads", "num_heads")
     hidden = _number(config, "hidden_size", "n_embd", "d_model")
     size = _number(config, "head_dim") or (hidden // heads if heads else 0)
     kept = _number(config, "num_key_value_heads", "num_kv_heads") or heads
     itemsize = next(model.parameters()).element_size()
-    return {"score_size": heads * size * layers, "cache_bytes": 2 * kept * size * layers * itemsize}
+    both = 2 * kept * size * layers
+    return {
+        "score_size": heads * size * layers,
+        "heads": heads,
+        "kept_size": both,
+        "cache_bytes": both * itemsize,
+    }
 
 
 def _number(config: Any, *keys: str) -> int:

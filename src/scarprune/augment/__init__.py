@@ -1,0 +1,1 @@
+"""More text like a given one, from the dense model itself."""

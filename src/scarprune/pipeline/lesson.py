@@ -1,0 +1,107 @@
+"""What a cut model learns from, the dense model's own words among it, and what it is judged by."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from scarprune.augment.own_text import own_text
+from scarprune.errors import ArgumentError
+from scarprune.models.forward import input_device
+from scarprune.runtime.progress import duration, remark
+from scarprune.runtime.ranks import Ranks
+from scarprune.text.blocks import Blocks
+from scarprune.text.hold_out import hold_out
+
+OwnBlocks = int | Literal["auto"]
+
+_ON_A_GPU = 2000  # what a minute of training reads a few times; elsewhere a model writes too slowly
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learned from, and what judges.
+
+    Attributes:
+        text: to learn from.
+        held_out: the end of the calibration text, to judge by.
+        own: how many blocks of ``text`` go on in the dense model's own words.
+    """
+
+    text: Blocks
+    held_out: Blocks
+    own: int
+
+
+def lesson(
+    model: Any,
+    tokenizer: Any | None,
+    blocks: Blocks,
+    own: OwnBlocks,
+    seed: int,
+    *,
+    keep: Path | None = None,
+    ranks: Ranks | None = None,
+) -> Lesson:
+    """Hold out the end of ``blocks``; add ``own`` blocks that the dense ``model`` writes from the others.
+
+    Args:
+        model: dense.
+        tokenizer: its own.
+        blocks: calibration text.
+        own: how many blocks more; ``auto`` is 2,000 on a GPU and none elsewhere.
+        seed: of what is written.
+        keep: file where what is written is kept, and read from where it is there: a GPU does not write the
+            same text twice.
+        ranks: processes that learn together; all get what the first one has written.
+
+    Raises:
+        TextError: fewer than two blocks.
+    """
+    check_own(own)
+    text, held = hold_out(blocks)
+    count = own if own != "auto" else (_ON_A_GPU if input_device(model).type == "cuda" else 0)
+    if not count:
+        return Lesson(text, held, 0)
+    if keep is not None and keep.exists():
+        with np.load(keep, allow_pickle=False) as kept:
+            return Lesson(_as_kept(text, kept, "text"), _as_kept(held, kept, "held"), count)
+    ranks, began = ranks or Ranks(), time.perf_counter()
+    text = _of_first(ranks, own_text(model, text, count, tokenizer=tokenizer, seed=seed))
+    held = _of_first(ranks, own_text(model, held, 0, tokenizer=tokenizer, seed=seed))
+    spent = duration(time.perf_counter() - began)
+    remark(f"{count:,} blocks more to learn from, in the dense model's own words: {spent} (--own-text).")
+    if keep is not None and ranks.first:
+        np.savez(keep, text=text.ids, text_lengths=text.lengths, held=held.ids, held_lengths=held.lengths)
+    return Lesson(text, held, count)
+
+
+def _as_kept(blocks: Blocks, kept: Any, name: str) -> Blocks:
+    return replace(
+        blocks,
+        ids=kept[name],
+        lengths=kept[f"{name}_lengths"],
+        bytes=None,
+        documents=None,
+        protocol="tokens",
+    )
+
+
+def _of_first(ranks: Ranks, blocks: Blocks) -> Blocks:
+    """What the first process has written."""
+    for array in (blocks.ids, blocks.lengths):
+        ranks.hand_out(torch.from_numpy(array))
+    return blocks
+
+
+def check_own(own: OwnBlocks) -> None:
+    """Refuse a number of blocks that cannot be.
+
+    Raises:
+        ArgumentError: it is negative.
+    """
+    if own != "auto" and own < 0:
+        raise ArgumentError(f"{own} blocks of own text cannot be written.", hint="Use auto, 0 or more.")

@@ -1,0 +1,1 @@
+"""What work will cost before it is done, from shapes alone: operations, bytes, memory and time."""
