@@ -4,10 +4,13 @@
 
 1b and 8b are Llama-3 shapes of random weights; MODEL is a folder, a .gguf file or demo. The text is random
 ids. The ceiling is a square product in the same dtype, timed in the same run; the arithmetic of one removal
-and token: 2 operations for each weight from the site's down projection up, and causal attention.
+and token: 2 operations for each weight from the site's down projection up, and causal attention. On a GPU
+once with the layers as they are and once compiled (--compile), which is what the record's figures are of;
+the first call, which compiles, is told apart.
 """
 
 import argparse
+import functools
 import os
 import re
 import statistics
@@ -20,7 +23,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import scarprune as sp
 from record import RECORDS, write_record
-from scarprune.findings.ablate import Ablator, Removal
+from scarprune.evaluate.ablate import Ablator
+from scarprune.evaluate.removal import Removal
 from scarprune.text.blocks import Blocks
 
 SHAPES = {"1b": (2048, 8192, 16, 32, 8), "8b": (4096, 14336, 32, 32, 8)}
@@ -78,6 +82,37 @@ def operations_above(model, site, sites, length: int) -> float:
     return 2 * weights + attention * len(above)
 
 
+def measure(ablator: Ablator, tried: dict[str, np.ndarray], rounds: int, ceiling: float) -> list[dict]:
+    """One row a site, of as many single channels as ``tried`` has for it."""
+    model, rows = ablator.model, []
+    for site in (site for site in ablator.sites if site.name in tried):
+        count = len(tried[site.name])
+        channels = np.random.default_rng(site.layer).choice(site.width, count, replace=False)
+        removals = [Removal({site.name: np.array([channel])}) for channel in channels]
+        work = functools.partial(ablator.losses, removals)
+        first, *times = (elapsed(work) for _ in range(rounds + 1))
+        tokens = count * int(ablator.blocks.lengths.sum())
+        length = int(ablator.blocks.lengths.max())
+        floor = operations_above(model, site, ablator.sites, length) * tokens / ceiling
+        taken = statistics.median(times)
+        rows.append({"site": site.name, "removals": count, "tokens": tokens, "branch": ablator.branch})
+        rows[-1] |= {"floor": floor, "seconds": taken, "times": times, "first": first}
+        rows[-1]["over_arithmetic"] = taken / floor
+    return rows
+
+
+def elapsed(work) -> float:
+    wait()
+    began = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - began
+
+
+def _usual(device: str) -> str:
+    return "both" if device == "cuda" else "off"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", default="1b")
@@ -87,6 +122,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16 or auto: bfloat16 on a GPU")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--compile", choices=["on", "off", "both"], help="both on a GPU, off elsewhere")
     parser.add_argument("--out", type=Path, default=RECORDS)
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -101,36 +137,26 @@ def main() -> None:
     sites = sp.find_sites(model)
     chosen = np.unique(np.linspace(0, len(sites) - 1, min(arguments.sites, len(sites))).round().astype(int))
     shares = np.array_split(np.arange(arguments.removals), len(chosen))
-    ablator = Ablator(model, blocks)
+    tried = {site.name: share for site, share in zip([sites[i] for i in chosen], shares, strict=True)}
     processor = time.process_time()
     ceiling = matmul_rate(dtype, device)
-    print(f"{device}, {name}: matmul ceiling {ceiling / 1e12:.3g} TFLOP/s; batch grows: {ablator.grows}")
-    rows = []
-    for site, share in zip([sites[i] for i in chosen], shares, strict=True):
-        channels = np.random.default_rng(site.layer).choice(site.width, len(share), replace=False)
-        removals = [Removal({site.name: np.array([channel])}) for channel in channels]
-        if device == "cuda":
-            ablator.losses(removals)
-        times = []
-        for _ in range(arguments.rounds):
-            wait()
-            began = time.perf_counter()
-            ablator.losses(removals)
-            wait()
-            times.append(time.perf_counter() - began)
-        tokens = len(removals) * int(blocks.lengths.sum())
-        floor = operations_above(model, site, sites, arguments.length) * tokens / ceiling
-        seconds = statistics.median(times)
-        rows.append({"site": site.name, "removals": len(removals), "tokens": tokens, "floor": floor})
-        rows[-1] |= {"seconds": seconds, "times": times, "over_arithmetic": seconds / floor}
-        print(
-            f"{site.name:32}{len(removals):5} removals{seconds:9.2f} s{tokens / seconds:12,.0f} tokens/s"
-            f"{seconds / floor:7.2f} times the arithmetic",
-            flush=True,
-        )
-    seconds, floor = (sum(row[key] for row in rows) for key in ("seconds", "floor"))
+    modes = {"both": [False, True], "on": [True], "off": [False]}[arguments.compile or _usual(device)]
+    runs = {
+        mode: measure(Ablator(model, blocks, compiled=mode), tried, arguments.rounds, ceiling)
+        for mode in modes
+    }
+    print(f"{device}, {name}: matmul ceiling {ceiling / 1e12:.3g} TFLOP/s")
+    for mode, rows in runs.items():
+        print("compiled layers:" if mode else "layers as they are:")
+        for row in rows:
+            print(
+                f"  {row['site']:32}{row['removals']:5} removals{row['seconds']:9.2f} s"
+                f"{row['tokens'] / row['seconds']:12,.0f} tokens/s"
+                f"{row['over_arithmetic']:7.2f} times the arithmetic{row['first']:8.1f} s at first"
+            )
+        seconds, floor = (sum(row[key] for row in rows) for key in ("seconds", "floor"))
+        print(f"  all: {seconds:.2f} s, {seconds / floor:.2f} times the arithmetic")
     tokens = sum(row["tokens"] for row in rows)
-    print(f"all: {seconds:.1f} s, {seconds / floor:.2f} times the arithmetic")
     label = Path(arguments.model).name.lower()
     write_record(
         f"ablations_{'gpu' if device == 'cuda' else 'cpu'}_{label}_{name}",
@@ -145,7 +171,9 @@ def main() -> None:
         processor_seconds=time.process_time() - processor,  # of all rounds and threads, and the ceiling
         load_average=os.getloadavg()[0],
         over_arithmetic=seconds / floor,
+        compiled=modes[-1],
         rows=rows,
+        rows_not_compiled=runs[False] if len(runs) > 1 else None,
     )
 
 

@@ -8,9 +8,11 @@ import scipy.stats
 import torch
 
 from scarprune.cut.prune import prune_model
+from scarprune.evaluate.ablate import Ablator
 from scarprune.evaluate.masks import masked
-from scarprune.evaluate.perplexity import perplexity, token_nats
-from scarprune.findings.ablate import Ablator, Removal
+from scarprune.evaluate.nats import token_nats
+from scarprune.evaluate.perplexity import perplexity
+from scarprune.evaluate.removal import Removal
 from scarprune.findings.halo_controls import measure_halo
 from scarprune.plan.plan import make_plan
 from scarprune.profile import passes as passes_module
@@ -144,7 +146,7 @@ def test_removals_in_a_growing_batch_equal_those_of_the_cpu(blocks):
     removals = [Removal({"model.layers.0.mlp.down_proj": np.array([channel])}) for channel in (0, 3, 40)]
     removals.append(Removal({f"model.layers.{layer}.mlp.down_proj": np.arange(20) for layer in (0, 1)}))
     on_cpu, on_gpu = Ablator(tiny_model("llama"), blocks), Ablator(tiny_model("llama").cuda(), blocks)
-    assert on_gpu.grows
+    assert on_gpu.branch == "site"
     np.testing.assert_allclose(on_gpu.losses(removals), on_cpu.losses(removals), rtol=1e-5)
 
 
@@ -153,10 +155,13 @@ def test_losses_of_a_large_vocabulary_are_exact():
     torch.manual_seed(0)
     logits, targets = 3 * torch.randn(1, 300, 128256), torch.randint(128256, (1, 300))
     exact = torch.nn.functional.cross_entropy(logits[0].double(), targets[0], reduction="none")
-    head = SimpleNamespace(logits=lambda states: states)
-    found = token_nats(head, logits.cuda(), targets, 128256)[0].cpu().double()
-    assert float((found - exact).abs().max()) < 1e-5
-    assert abs(float((found - exact).mean())) < 1e-6
+    head = SimpleNamespace(
+        linear=lambda states: states, finish=lambda states: states, scale=1.0, softcap=None
+    )
+    for fused in (False, True):
+        found = token_nats(head, logits.cuda(), targets, 128256, fused=fused)[0].cpu().double()
+        assert float((found - exact).abs().max()) < 1e-5
+        assert abs(float((found - exact).mean())) < 1e-6
 
 
 def test_masked_equals_cut_on_the_gpu(blocks):

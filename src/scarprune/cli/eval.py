@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--plan", type=options.PATH, help="Judge the model as this plan would cut it, too.")
 @click.option("--blocks", type=int, help="Blocks of the text to read [default: all].")
 @options.batch
+@options.compiled
 @options.reading
 @options.loading
 @options.overwrite
@@ -40,6 +41,7 @@ def command(
     plan: Path | None,
     blocks: int | None,
     batch: Any,
+    compiled: Any,
     overwrite: bool,
     json_file: str | None,
     **given: Any,
@@ -66,6 +68,7 @@ def command(
         plan=plan,
         blocks=blocks,
         batch=batch,
+        compiled=compiled,
         reading=options.pick(Reading, given),
         loading=options.pick(Loading, given),
     )

@@ -97,18 +97,20 @@ batch = click.option(
     help="Blocks at once; auto: what fits.",
 )
 
+compiled = click.option(
+    "--compile",
+    "compiled",
+    type=auto_or_switch,
+    metavar="auto|on|off",
+    default="auto",
+    show_default=True,
+    help="Run layers under torch.compile; auto: on a GPU where the text is long enough to pay for it.",
+)
+
 measuring: Decorator = _all(
     click.option("--blocks", type=int, help="Blocks of text to measure on [default: 128]."),
     batch,
-    click.option(
-        "--compile",
-        "compiled",
-        type=auto_or_switch,
-        metavar="auto|on|off",
-        default="auto",
-        show_default=True,
-        help="Measure under torch.compile; auto: on a GPU where the text is long enough to pay for it.",
-    ),
+    compiled,
 )
 
 extras = click.option(

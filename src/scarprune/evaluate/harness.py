@@ -14,7 +14,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from scarprune.errors import MemoryBudgetError, ScarpruneError, TextError
-from scarprune.evaluate.perplexity import tokens_at_once
+from scarprune.evaluate.batches import tokens_at_once
 from scarprune.evaluate.task_files import is_local
 from scarprune.models.context import context_length, vocabulary_size
 from scarprune.models.quiet import quiet

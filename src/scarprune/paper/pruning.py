@@ -1,5 +1,6 @@
 """What each score costs: masked perplexity over scores and sparsities, the model loaded once."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,15 +8,15 @@ from typing import Any, Literal
 import numpy as np
 
 from scarprune.errors import ArtifactError, NumericsError, PlanError
-from scarprune.evaluate.masks import masked
-from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
+from scarprune.evaluate.ablate import Ablator
+from scarprune.evaluate.perplexity import Perplexity, excess
+from scarprune.evaluate.plans import judge_plans
 from scarprune.plan.allocate import Ranked, uniform
 from scarprune.plan.plan import Plan, PlannedSite
 from scarprune.profile.sums import Profile
 from scarprune.scores.core import profile_core
 from scarprune.scores.score import Values, score, scores
 from scarprune.stats.summary import standard_error
-from scarprune.text.blocks import Blocks
 
 ProtocolName = Literal["ours", "paper"]
 WITHOUT_CORE = "core_removed"  # the paper's control: the core goes first, then the smallest loss proxy
@@ -53,11 +54,10 @@ def without_core(profile: Profile) -> Ranking:
 
 
 def prune_and_judge(
-    model: Any,
+    ablator: Ablator,
     profile: Profile,
     ranking: Ranking,
     sparsities: Sequence[float],
-    blocks: Blocks,
     dense: Perplexity,
     protocol: ProtocolName,
 ) -> list[dict[str, Any]]:
@@ -66,20 +66,20 @@ def prune_and_judge(
     ``block_excess_nats`` [blocks] is the excess of each block, for pairing scores with each other. Sparsities
     that do not leave the core are left out.
     """
-    rows = []
+    plans = {}
     for sparsity in sparsities:
-        try:
-            plan = plan_of(profile, ranking, sparsity)
-        except PlanError:
-            continue
-        with masked(model, plan):
-            judged = perplexity(model, blocks)
+        with contextlib.suppress(PlanError):
+            plans[sparsity] = plan_of(profile, ranking, sparsity)
+    rows = []
+    for plan, judged in zip(plans.values(), judge_plans(ablator, list(plans.values())), strict=True):
+        if isinstance(judged, NumericsError):
+            raise judged
         nats, error = excess(dense, judged)
         rows.append(
             {
                 "protocol": protocol,
                 "score": ranking.name,
-                "sparsity": sparsity,
+                "sparsity": plan.sparsity,
                 "perplexity": judged.as_json()["perplexity"],
                 "excess_nats": nats,
                 "standard_error": error,

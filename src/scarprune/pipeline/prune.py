@@ -161,7 +161,7 @@ def prune(
         measured = given or measured_once(model, texts.calibration, measuring, reading.seed, work)
         plan = _plan(measured, sparsity, planning, reading.seed)
         say_expected(model, texts.evaluation, runs=2)
-        dense = perplexity(model, texts.evaluation, batch=measuring.batch)
+        dense = perplexity(model, texts.evaluation, batch=measuring.batch, compiled=measuring.compiled)
         facts = provenance(**describe_model(model, source), seed=reading.seed)
         first = texts.evaluation.ids[0, : texts.evaluation.lengths[0]]
         learned = _lesson(model, tokenizer, texts.calibration, compensation, compensating, reading.seed)
@@ -175,7 +175,7 @@ def prune(
             held_out=None if learned is None else learned.held_out,
             compensating=compensating,
         )
-        pruned = perplexity(model, texts.evaluation, batch=measuring.batch)
+        pruned = perplexity(model, texts.evaluation, batch=measuring.batch, compiled=measuring.compiled)
         report = save_cut(
             model,
             tokenizer,

@@ -14,6 +14,7 @@ from scarprune.models.fingerprint import fingerprint_model
 from scarprune.pipeline.inputs import Batch, Loading, Measuring, Reading, judged
 from scarprune.pipeline.texts import as_read, read_again, say_overlap
 from scarprune.plan.plan import Plan, load_plan
+from scarprune.profile.compiling import Compiled
 from scarprune.profile.estimate import expected_seconds
 from scarprune.profile.run import profile_model
 from scarprune.profile.sums import Profile
@@ -159,6 +160,7 @@ def evaluate(
     reading: Reading = Reading(),
     blocks: int | None = None,
     batch: Batch = "auto",
+    compiled: Compiled = "auto",
 ) -> Evaluation:
     """Judge a model, whole or under a plan: perplexity on ``text`` (all, or ``blocks``), tasks, or both."""
     if text is None and tasks is None:
@@ -174,7 +176,7 @@ def evaluate(
         say_expected(model, read, runs=1 if chosen is None else 2)
 
     def judge() -> Judged:
-        found = None if read is None else perplexity(model, read, batch=batch)
+        found = None if read is None else perplexity(model, read, batch=batch, compiled=compiled)
         if tasks is None:
             return Judged(found, {})
         trusted = loading.trust_remote_code

@@ -130,11 +130,11 @@ def test_a_kill_inside_a_run_changes_nothing(
     out, made = tmp_path / "killed", []
     judge = Judge.__call__
 
-    def killed(self: Judge, run: Any, *rest: Any) -> dict[str, Any]:
-        if len(made) == 6:
+    def killed(self: Judge, runs: Any, *rest: Any) -> list[dict[str, Any]]:
+        if len(made) == 4:  # two masked at once and two cut of the first seed, two masked of the second
             raise KeyboardInterrupt
-        made.append(run)
-        return judge(self, run, *rest)
+        made.append(runs)
+        return judge(self, runs, *rest)
 
     monkeypatch.setattr(Judge, "__call__", killed)
     result = scarprune(*words, "--out", out)

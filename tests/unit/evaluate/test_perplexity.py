@@ -9,8 +9,9 @@ import torch
 from accelerate import cpu_offload
 
 from scarprune.errors import ArgumentError, MemoryBudgetError, NumericsError, TextError
-from scarprune.evaluate import perplexity as perplexity_module
+from scarprune.evaluate import nats as nats_module
 from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
+from scarprune.models.head import Head
 from support.tiny_models import CONTEXT, VOCABULARY, tiny_model
 
 LENGTHS = (9, 16, 2, 16, 9, 16)
@@ -56,7 +57,7 @@ def test_the_batch_does_not_matter(model, rows, blocks_of, batch):
 
 def test_logits_in_chunks_are_the_same(model, rows, blocks_of, monkeypatch):
     whole = perplexity(model, blocks_of(rows)).block_nats
-    monkeypatch.setattr(perplexity_module, "chunk_tokens", lambda vocabulary, device: 4)
+    monkeypatch.setattr(nats_module, "chunk_tokens", lambda vocabulary, device: 4)
     np.testing.assert_allclose(perplexity(model, blocks_of(rows)).block_nats, whole, rtol=1e-6)
 
 
@@ -190,8 +191,8 @@ class TestOutOfMemory:
                     raise torch.OutOfMemoryError("CUDA out of memory.")
                 return original(head, ids)
 
-            original = perplexity_module.Head.hidden
-            monkeypatch.setattr(perplexity_module.Head, "hidden", hidden)
+            original = Head.hidden
+            monkeypatch.setattr(Head, "hidden", hidden)
             return given
 
         return limit

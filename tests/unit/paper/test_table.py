@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from scarprune.errors import ArgumentError
+from scarprune.evaluate.ablate import Ablator
 from scarprune.evaluate.perplexity import perplexity
 from scarprune.paper.claims import claims
 from scarprune.paper.presets import PRESETS, Published, find_preset
@@ -113,12 +114,10 @@ def test_rows_hold_the_masked_model_and_the_error_is_paired():
     model = tiny_model("llama")
     blocks = Blocks(token_blocks(6).numpy(), np.full(6, 16), None, "tokens", "ids")
     profile = profile_model(model, blocks, redundancy=False)
-    dense = perplexity(model, blocks)
-    (row,) = prune_and_judge(model, profile, without_core(profile), [0.5], blocks, dense, "ours")
+    dense, ablator = perplexity(model, blocks), Ablator(model, blocks)
+    (row,) = prune_and_judge(ablator, profile, without_core(profile), [0.5], dense, "ours")
     assert row["perplexity"] == pytest.approx(dense.perplexity * math.exp(row["excess_nats"]))
-    (other,) = prune_and_judge(
-        model, profile, Ranking("z", profile.total("sum_q2")), [0.5], blocks, dense, "ours"
-    )
+    (other,) = prune_and_judge(ablator, profile, Ranking("z", profile.total("sum_q2")), [0.5], dense, "ours")
     gap, error = difference(row, other, [15] * 6)
     per_block = (np.array(row["block_excess_nats"]) - other["block_excess_nats"]) / 15
     assert gap == pytest.approx(row["excess_nats"] - other["excess_nats"])

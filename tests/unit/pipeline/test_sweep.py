@@ -5,9 +5,11 @@ import math
 import pytest
 
 from scarprune.errors import ArgumentError, ArtifactError
+from scarprune.evaluate.plans import AT_ONCE
 from scarprune.pipeline.sweep.grid import Run, Way, grid, reference_of
 from scarprune.pipeline.sweep.ledger import Ledger, check_same
 from scarprune.pipeline.sweep.summary import over_seeds, pareto, rows
+from scarprune.pipeline.sweep.sweep import _together
 
 
 def test_equal_ways_are_there_once_and_seeds_come_one_after_the_other() -> None:
@@ -126,3 +128,13 @@ def test_other_settings_are_refused_by_name(tmp_path) -> None:  # type: ignore[n
     check_same(tmp_path, line, {"multiple_of": 1})
     with pytest.raises(ArtifactError, match="another sweep: its multiple of is 1, not auto"):
         check_same(tmp_path, line, {"model": "a" * 64, "multiple_of": "auto"})
+
+
+def test_runs_as_masks_come_several_at_once_and_each_run_once() -> None:
+    runs = grid(["all"], [0.5, 0.2], ["none", "ls"], seeds=[0]).runs()
+    parts = list(_together(runs))
+    assert [run for part in parts for run in part] == runs  # masks come first in a grid, too
+    assert {len(part) for part in parts if not part[0].as_masks} == {1}
+    masks = [len(part) for part in parts if part[0].as_masks]
+    assert max(masks) == AT_ONCE
+    assert sum(masks) == len(runs) // 2

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scarprune.findings.ablate import Removal
+from scarprune.evaluate.removal import Removal
 from scarprune.models.context import vocabulary_size
 from scarprune.models.find import find_sites
 from scarprune.models.head import find_head

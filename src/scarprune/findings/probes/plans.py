@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from scarprune.errors import ArtifactError
-from scarprune.findings.ablate import Ablator, Removal
+from scarprune.evaluate.ablate import Ablator
+from scarprune.evaluate.removal import Removal
 from scarprune.plan.plan import Plan, make_plan
 from scarprune.profile.sums import Profile
 from scarprune.scores.core import profile_core

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from scarprune.findings.ablate import Ablator, Removal
+from scarprune.evaluate.ablate import Ablator
+from scarprune.evaluate.removal import Removal
 from scarprune.findings.probes.effect import effects
 from scarprune.findings.probes.first_order import Gains, gain_of
 from scarprune.profile.sums import Profile

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from scarprune.errors import ArgumentError, ArtifactError
-from scarprune.findings.ablate import Ablator, Removal
+from scarprune.evaluate.ablate import Ablator
+from scarprune.evaluate.removal import Removal
 from scarprune.findings.probes.effect import Effects, effects
 from scarprune.findings.probes.first_order import Gains, block_gains, gain_of
 from scarprune.findings.probes.plans import forced_hit_rates, hit_rates, random_cores

@@ -9,6 +9,7 @@ import numpy as np
 
 from scarprune.artifacts import partial_path, read_json, write_json
 from scarprune.errors import ArgumentError, ScarpruneError
+from scarprune.evaluate.ablate import Ablator
 from scarprune.evaluate.perplexity import Perplexity, perplexity
 from scarprune.findings.analyze import analyze
 from scarprune.findings.probes.validate import validate
@@ -203,11 +204,12 @@ class _Work:
         keep = keeper(parts, "pruning-parts", self._identity(blocks), self.ledger.resume)
         dense = Perplexity(**_unpacked(keep("dense", lambda: _packed(perplexity(model, blocks)))))
         sparsities, rows = self.programme.sparsities, []
+        ablator = Ablator(model, blocks)
         for place, ranking in enumerate(rankings, start=1):
 
             def judge(ranking: Ranking = ranking, place: int = place) -> list[dict[str, Any]]:
                 remark(f"  {ranking.name} ({place} of {len(rankings)})")
-                return prune_and_judge(model, profile, ranking, sparsities, blocks, dense, protocol)
+                return prune_and_judge(ablator, profile, ranking, sparsities, dense, protocol)
 
             rows += keep(ranking.name, judge)
         document = {

@@ -47,6 +47,11 @@ class Run:
     seed: int
 
     @property
+    def as_masks(self) -> bool:
+        """Whether it is judged on the dense model, where others can be judged with it."""
+        return self.way.compensate == "none"
+
+    @property
     def words(self) -> str:
         """For people: ``loss_proxy + ls at 50%, seed 0``."""
         return f"{self.way.words} at {100 * self.sparsity:g}%, seed {self.seed}"

@@ -1,18 +1,22 @@
-"""One run of a sweep: a plan, the pruned model as masks or as a cut copy, and what that costs."""
+"""Runs of a sweep: plans, the pruned models as masks or as a cut copy, and what that costs."""
 
 import copy
 import gc
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from scarprune.cut.compensate.job import Bounds
 from scarprune.cut.prune import expected_parameters, prune_model
 from scarprune.errors import MemoryBudgetError, NumericsError
-from scarprune.evaluate.masks import masked
+from scarprune.evaluate.ablate import Ablator
 from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
+from scarprune.evaluate.plans import judge_plans
 from scarprune.pipeline.inputs import Batch, Planning
 from scarprune.pipeline.sweep.grid import Run
 from scarprune.plan.plan import Plan, make_plan
+from scarprune.profile.compiling import Compiled
 from scarprune.profile.sums import Profile
 from scarprune.runtime.memory import is_out_of_memory, release_cached
 from scarprune.text.blocks import Blocks
@@ -30,6 +34,7 @@ class Judge:
         planning: how widths are chosen.
         bounds: how long layers may be trained.
         batch: blocks at once.
+        compiled: whether layers are compiled.
     """
 
     model: Any
@@ -37,10 +42,37 @@ class Judge:
     planning: Planning
     bounds: Bounds
     batch: Batch
+    compiled: Compiled = "auto"
 
-    def __call__(self, run: Run, profile: Profile, text: Blocks, dense: Perplexity) -> dict[str, Any]:
-        """What the line of ``run`` says of its outcome; what is not finite is null, with the reason."""
-        plan = make_plan(
+    def __call__(
+        self, runs: Sequence[Run], profile: Profile, text: Blocks, dense: Perplexity
+    ) -> list[dict[str, Any]]:
+        """What the line of each of ``runs`` says of its outcome; what is not finite is null, with the reason.
+
+        Several runs are judged as masks, all in one pass.
+        """
+        plans = [self._plan(run, profile) for run in runs]
+        return [
+            self._line(plan, dense, *outcome)
+            for plan, outcome in zip(plans, self._outcomes(runs, plans, text), strict=True)
+        ]
+
+    def _outcomes(
+        self, runs: Sequence[Run], plans: Sequence[Plan], text: Blocks
+    ) -> list[tuple[Perplexity | NumericsError, dict[str, Any]]]:
+        if runs[0].as_masks:
+            return [(judged, {}) for judged in judge_plans(self._ablator, plans)]
+        try:
+            return [self._cut(plan, run, text) for plan, run in zip(plans, runs, strict=True)]
+        except NumericsError as error:
+            return [(error, {})]
+
+    @cached_property
+    def _ablator(self) -> Ablator:
+        return Ablator(self.model, self.blocks, batch=self.batch, compiled=self.compiled)
+
+    def _plan(self, run: Run, profile: Profile) -> Plan:
+        return make_plan(
             profile,
             run.way.score,
             run.sparsity,
@@ -50,6 +82,10 @@ class Judge:
             cap=self.planning.cap,
             seed=run.seed,
         )
+
+    def _line(
+        self, plan: Plan, dense: Perplexity, pruned: Perplexity | NumericsError, facts: Mapping[str, Any]
+    ) -> dict[str, Any]:
         before, after = expected_parameters(self.model, plan)
         found: dict[str, Any] = {
             "achieved_sparsity": plan.achieved_sparsity,
@@ -61,17 +97,11 @@ class Judge:
             "compensation": None,
             "missing": {},
         }
-        try:
-            pruned, facts = self._masked(plan) if run.way.compensate == "none" else self._cut(plan, run, text)
-        except NumericsError as error:
-            return found | {"missing": {"excess_nats": error.message}}
+        if isinstance(pruned, NumericsError):
+            return found | {"missing": {"excess_nats": pruned.message}}
         nats, deviation = excess(dense, pruned)
         judged = {"pruned": pruned.as_json(), "excess_nats": nats, "excess_standard_error": deviation}
-        return found | judged | facts
-
-    def _masked(self, plan: Plan) -> tuple[Perplexity, dict[str, Any]]:
-        with masked(self.model, plan):
-            return perplexity(self.model, self.blocks, batch=self.batch), {}
+        return {**found, **judged, **facts}
 
     def _cut(self, plan: Plan, run: Run, text: Blocks) -> tuple[Perplexity, dict[str, Any]]:
         device = next(self.model.parameters()).device
@@ -91,7 +121,7 @@ class Judge:
                 "parameters_after": report.parameters_after,
                 "compensation": {key: done[key] for key in _OF_COMPENSATION},
             }
-            return perplexity(small, self.blocks, batch=self.batch), facts
+            return perplexity(small, self.blocks, batch=self.batch, compiled=self.compiled), facts
         finally:
             del small
             gc.collect()

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from scarprune.cut.compensate.compensation import find_compensation
 from scarprune.cut.compensate.job import Bounds
 from scarprune.errors import ArtifactError, ScarpruneError, TextError
 from scarprune.evaluate.perplexity import Perplexity, perplexity
+from scarprune.evaluate.plans import AT_ONCE
 from scarprune.models.find import find_sites
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.models.supports import refuse_cut
@@ -102,6 +103,7 @@ def sweep(
         planning,
         bounds,
         measuring.batch,
+        measuring.compiled,
     )
     settings = {
         "model": fingerprint_model(model),
@@ -147,7 +149,8 @@ class _Work:
             return
         count = len(self.finished)
         say_expected(self.model, self.judge.blocks, runs=len(pending) + 1)
-        dense = perplexity(self.model, self.judge.blocks, batch=self.measuring.batch)
+        judge = self.judge
+        dense = perplexity(self.model, judge.blocks, batch=judge.batch, compiled=judge.compiled)
         for seed, text in calibration.items():
             of_seed = [run for run in pending if run.seed == seed]
             if not of_seed:
@@ -157,13 +160,14 @@ class _Work:
             folder.mkdir(parents=True, exist_ok=True)
             profile = measured_once(self.model, text, self.measuring, seed, folder)
             facts = self._facts(seed, text, overlap, dense) | {"profile": profile.digest}
-            for run in of_seed:
+            for runs in _together(of_seed):
                 done = len(self.finished) - count
-                self._say(run, done, pending)
+                self._say(runs, done, pending)
                 began = time.perf_counter()
-                judged = self.judge(run, profile, text, dense)
-                spent = {"seconds": time.perf_counter() - began}
-                self.finished[run] = self.ledger.append(run, judged | spent | facts)
+                judged = self.judge(runs, profile, text, dense)
+                spent = {"seconds": (time.perf_counter() - began) / len(runs)}
+                for run, line in zip(runs, judged, strict=True):
+                    self.finished[run] = self.ledger.append(run, line | spent | facts)
 
     def _facts(self, seed: int, text: Blocks, overlap: float | None, dense: Perplexity) -> dict[str, Any]:
         """What all runs of a seed say."""
@@ -176,15 +180,27 @@ class _Work:
             "provenance": provenance(**describe_model(self.model, self.source), seed=seed),
         }
 
-    def _say(self, run: Run, done: int, pending: Sequence[Run]) -> None:
-        """Which run of how many this is, and how long the rest takes, where every kind of it was timed."""
+    def _say(self, runs: Sequence[Run], done: int, pending: Sequence[Run]) -> None:
+        """Which of how many these are, and how long the rest takes, where every kind of it was timed."""
         by_kind: dict[str, list[float]] = {}
         for ended, line in self.finished.items():
             by_kind.setdefault(ended.way.compensate, []).append(float(line["seconds"]))
         rest = [by_kind.get(each.way.compensate) for each in pending[done:]]
         known = [sum(times) / len(times) for times in rest if times]
         left = f"; about {duration(sum(known))} left" if len(known) == len(rest) else ""
-        remark(f"Run {done + 1} of {len(pending)}: {run.words}{left}.")
+        which = f"Run {done + 1}" if len(runs) == 1 else f"Runs {done + 1} to {done + len(runs)}"
+        words = runs[0].words if len(runs) == 1 else f"{runs[0].words}, to {runs[-1].words}"
+        remark(f"{which} of {len(pending)}: {words}{left}.")
+
+
+def _together(runs: Sequence[Run]) -> Iterator[Sequence[Run]]:
+    """``runs`` in order: those judged as masks several at once, others one by one."""
+    masks = [run for run in runs if run.as_masks]
+    for start in range(0, len(masks), AT_ONCE):
+        yield masks[start : start + AT_ONCE]
+    for run in runs:
+        if not run.as_masks:
+            yield [run]
 
 
 def _refuse_there(out: Path, resume: bool, overwrite: bool) -> None:

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from scarprune.findings.ablate import Ablator, Removal
+from scarprune.evaluate.ablate import Ablator
+from scarprune.evaluate.removal import Removal
 from scarprune.findings.probes.effect import clusters_of, effects
 from scarprune.findings.probes.first_order import block_gains, gain_of
 from scarprune.text.blocks import Blocks

@@ -5,11 +5,19 @@ import pytest
 import torch
 
 from scarprune.errors import ArgumentError
-from scarprune.findings.ablate import Ablator, Removal
+from scarprune.evaluate.ablate import Ablator
+from scarprune.evaluate.removal import Removal
 from scarprune.text.blocks import Blocks
 from support.tiny_models import tiny_model
 
-GROWS = {"llama": True, "gpt2": True, "gemma2": True, "opt": None, "bloom": None, "falcon": None}
+BRANCHES = {
+    "llama": "site",
+    "gpt2": "site",
+    "gemma2": "site",
+    "opt": "layer",
+    "bloom": "ids",
+    "falcon": "site",
+}
 
 
 def _blocks(rows=3, tokens=16, seed=0):
@@ -32,13 +40,12 @@ def _one_by_one(model, site, ids, change):
     return np.array(rows)
 
 
-@pytest.mark.parametrize("family", GROWS)
+@pytest.mark.parametrize("family", BRANCHES)
 def test_each_row_is_that_removal_made_alone(family):
     model = tiny_model(family)
     blocks = _blocks()
     ablator = Ablator(model, blocks)
-    if GROWS[family]:
-        assert ablator.grows
+    assert ablator.branch == BRANCHES[family]
     site = ablator.sites[1]
     chosen = [np.array([3]), np.array([0, 7, 11]), np.arange(20)]
     found = ablator.losses([Removal({site.name: channels}) for channels in chosen])
@@ -110,3 +117,69 @@ def test_channels_and_sites_that_are_not_there_are_named():
         ablator.losses([Removal({"nowhere": np.array([0])})])
     with pytest.raises(ArgumentError, match="outside 0 to 47"):
         ablator.losses([Removal({ablator.sites[0].name: np.array([48])})])
+
+
+class TestBatches:
+    """However removals and blocks are put together, rows are what each is alone."""
+
+    @pytest.fixture
+    def model(self):
+        return tiny_model("llama", num_hidden_layers=4)
+
+    @pytest.fixture
+    def removals(self, model):
+        rng = np.random.default_rng(3)
+        names = [site.name for site in Ablator(model, _blocks()).sites]
+        return [
+            Removal({name: rng.permutation(48)[:9] for name in names[low:]}, None, first)
+            for low, first in ((3, 0), (0, 0), (3, 1), (1, 0), (3, 0), (2, 3), (3, 0))
+        ]
+
+    @pytest.fixture
+    def blocks(self):
+        ids = np.random.default_rng(4).integers(3, 90, (5, 16))
+        lengths = np.array([16, 8, 16, 16, 8])
+        return Blocks(ids=ids, lengths=lengths, bytes=None, protocol="tokens", source="test")
+
+    @pytest.mark.parametrize("batch", [1, 2, 3, 100, "auto"])
+    def test_the_batch_does_not_matter(self, model, blocks, removals, batch):
+        alone = [Ablator(model, blocks, batch=1).losses([removal])[0] for removal in removals]
+        found = Ablator(model, blocks, batch=batch).losses(removals)
+        np.testing.assert_allclose(found, alone, rtol=1e-6)
+
+    def test_layers_below_run_once_for_all_removals(self, model, blocks, removals):
+        ablator = Ablator(model, blocks, batch=2)
+        tokens = dict.fromkeys(range(4), 0)
+
+        def count(index):
+            def hook(module, args, output):
+                tokens[index] += output.shape[0] * output.shape[1]
+
+            return hook
+
+        handles = [
+            layer.register_forward_hook(count(index)) for index, layer in enumerate(model.model.layers)
+        ]
+        ablator.losses([removals[0], removals[4], removals[6]])  # three that begin at the last layer
+        for handle in handles:
+            handle.remove()
+        every = int(blocks.lengths.sum())
+        assert tokens == {0: every, 1: every, 2: every, 3: 3 * every}
+
+    def test_memory_that_runs_out_halves_the_batch(self, model, blocks, removals, monkeypatch):
+        expected = Ablator(model, blocks).losses(removals)
+        ablator, given = Ablator(model, blocks), []
+        last = model.model.layers[-1]
+
+        def full(module, args, output):
+            given.append(len(output))
+            if len(output) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        handle = last.register_forward_hook(full)
+        found = ablator.losses(removals)
+        handle.remove()
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        assert max(given) > 3
+        assert not any(module._forward_pre_hooks for module in model.modules())
+        assert not any("_compiled_call_impl" in vars(module) for module in model.modules())
