@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from scarprune.augment.cache import roomy_cache
 from scarprune.augment.placeholder import Placeholder, find_placeholder
 from scarprune.errors import ArgumentError, MemoryBudgetError, UnsupportedModelError
 from scarprune.models.context import vocabulary_size
 from scarprune.models.family import text_config
 from scarprune.models.forward import input_device
+from scarprune.models.in_dtype import in_dtype
 from scarprune.runtime.memory import available_bytes, is_out_of_memory, release_cached
 from scarprune.runtime.progress import track
 from scarprune.text.blocks import Blocks
@@ -106,16 +108,18 @@ class _Writer:
         length: int,
         seed: int,
     ) -> None:
-        self.model, self.temperature, self.length = model, temperature, length
-        self.device = input_device(model)
+        # What a GPU samples in bfloat16 is as good, and several times as much.
+        device = input_device(model)
+        self.model = in_dtype(model, torch.bfloat16) if device.type == "cuda" else model
+        self.device, self.temperature, self.length = device, temperature, length
         self.generator = torch.Generator(self.device).manual_seed(seed)
         silent = torch.zeros(vocabulary_size(model), dtype=torch.bool)
         silent[[i for i in unsaid if i < len(silent)]] = True
         self._silent = silent.to(self.device)
-        self._begins = self._goes_on = torch.zeros_like(self._silent)
+        self._no_beginning = self._goes_on = torch.zeros_like(self._silent)
         self._fills = placeholder is not None
         if placeholder is not None:
-            self._begins = torch.from_numpy(placeholder.begins).to(self.device)
+            self._no_beginning = ~torch.from_numpy(placeholder.begins).to(self.device)
             self._goes_on = torch.from_numpy(placeholder.goes_on).to(self.device)
 
     def rows(self, drafts: list[np.ndarray]) -> np.ndarray:
@@ -152,18 +156,16 @@ class _Writer:
         said = [source[:, 0]]
         place = torch.ones_like(said[0])  # of the next token of the draft
         word = torch.zeros_like(said[0])  # tokens said so far in place of a placeholder
-        past = None
-        with self._narrow():
-            for _ in range(self.length - 1):
-                output = self.model(said[-1][:, None], past_key_values=past, use_cache=True)
-                past = output.past_key_values
-                if past is None:
-                    raise UnsupportedModelError(
-                        f"{type(self.model).__name__} does not hand on its keys and values, so it cannot "
-                        "write text of its own."
-                    )
-                token, place, word = self._next(output.logits[:, -1].float(), source, place, word)
-                said.append(token)
+        past = roomy_cache(self.length)
+        for _ in range(self.length - 1):
+            output = self.model(said[-1][:, None], past_key_values=past, use_cache=True)
+            if past.get_seq_length() != len(said):
+                raise UnsupportedModelError(
+                    f"{type(self.model).__name__} does not hand on its keys and values as transformers' own "
+                    "caches do, so it cannot write text of its own."
+                )
+            token, place, word = self._next(output.logits[:, -1].float(), source, place, word)
+            said.append(token)
         written: np.ndarray = torch.stack(said, 1).cpu().numpy()
         return written
 
@@ -172,31 +174,32 @@ class _Writer:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The next token of each row, and how far its draft and its word have come."""
         draft = source.gather(1, place[:, None])[:, 0]
-        free = self._sample(logits.masked_fill(self._silent, -torch.inf))
+        unsaid = self._silent
+        if self._fills:  # a word begins; where one may go on as well, the model says what it likes
+            unsaid = torch.where(((draft == -1) & (word == 0))[:, None], self._no_beginning, self._silent)
+        free = self._sample(logits.masked_fill_(unsaid, -torch.inf))
         inside = (word > 0) & (word < _LONGEST_WORD) & self._goes_on[free]
+        own = inside | (draft < 0)
         opens = ~inside & (draft == -1)
-        token = torch.where(inside | (draft == -2), free, draft)
-        if self._fills:
-            token = torch.where(opens, self._sample(logits.masked_fill(~self._begins, -torch.inf)), token)
-        return token, place + (~inside).long(), torch.where(inside, word + 1, opens.long())
+        return (
+            torch.where(own, free, draft),
+            place + (~inside).long(),
+            torch.where(inside, word + 1, opens.long()),
+        )
 
     def _sample(self, logits: torch.Tensor) -> torch.Tensor:
         """A token of each row's distribution: the first of exponential clocks that run at its weights."""
-        weights = (logits / self.temperature).softmax(-1)
+        weights = logits.div_(self.temperature).softmax(-1)
         clocks = torch.empty_like(weights).exponential_(generator=self.generator)
-        return (weights / clocks).argmax(-1)
+        return weights.div_(clocks).argmax(-1)
 
     def _at_once(self) -> int:
         """Rows whose keys and values fit."""
         config = text_config(self.model.config)
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        each = 2 * config.num_hidden_layers * heads * size * self.length * 4
+        item = next(self.model.parameters()).element_size()
+        each = 2 * config.num_hidden_layers * heads * size * self.length * item
         logits = 6 * 4 * vocabulary_size(self.model)
         room = _SHARE_OF_FREE * available_bytes(self.device)
         return max(1, min(_TOPMOST, int(room / (each + logits))))
-
-    def _narrow(self) -> torch.autocast:
-        """On a GPU a float32 model samples in bfloat16: its words are as good, and three times as many."""
-        narrow = self.device.type == "cuda" and self.model.dtype == torch.float32
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=narrow)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from scarprune.distill.lora import add_adapters, merge
-from scarprune.distill.reader import in_dtype
 from scarprune.distill.settings import Settings
 from scarprune.distill.state import Keeper
 from scarprune.distill.train import Healed, Training
@@ -19,6 +18,7 @@ from scarprune.errors import ArgumentError, UnsupportedModelError
 from scarprune.models.context import context_length, vocabulary_size
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.models.head import find_head
+from scarprune.models.in_dtype import in_dtype
 from scarprune.runtime.ranks import find_ranks
 from scarprune.text.blocks import Blocks
 from scarprune.text.fit import check_fits

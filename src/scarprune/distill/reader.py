@@ -1,7 +1,6 @@
 """One model as it reads batches: its final hidden states, and those between its layers where they count."""
 
 import contextlib
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,17 +61,6 @@ class Teacher:
     @torch.no_grad()
     def _read(self, ids: torch.Tensor) -> Tensors:
         return read(self.head, ids, self._between_layers)
-
-
-def in_dtype(model: Any, dtype: torch.dtype) -> Any:
-    """``model`` where its weights are ``dtype`` already, else a copy whose weights are; buffers stay."""
-    if all(p.dtype == dtype for p in model.parameters() if p.is_floating_point()):
-        return model
-    made = copy.deepcopy(model)
-    for parameter in made.parameters():
-        if parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)
-    return made
 
 
 @contextlib.contextmanager

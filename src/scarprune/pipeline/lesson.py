@@ -43,6 +43,7 @@ def lesson(
     own: OwnBlocks,
     seed: int,
     *,
+    trains: bool = True,
     keep: Path | None = None,
     ranks: Ranks | None = None,
 ) -> Lesson:
@@ -52,8 +53,9 @@ def lesson(
         model: dense.
         tokenizer: its own.
         blocks: calibration text.
-        own: how many blocks more; ``auto`` is 2,000 on a GPU and none elsewhere.
+        own: how many blocks more; ``auto`` is 2,000 on a GPU, for what ``trains``, and none elsewhere.
         seed: of what is written.
+        trains: whether what learns does so step by step, so that more text is worth its time.
         keep: file where what is written is kept, and read from where it is there: a GPU does not write the
             same text twice.
         ranks: processes that learn together; all get what the first one has written.
@@ -63,7 +65,9 @@ def lesson(
     """
     check_own(own)
     text, held = hold_out(blocks)
-    count = own if own != "auto" else (_ON_A_GPU if input_device(model).type == "cuda" else 0)
+    count = own
+    if count == "auto":
+        count = _ON_A_GPU if trains and input_device(model).type == "cuda" else 0
     if not count:
         return Lesson(text, held, 0)
     if keep is not None and keep.exists():

@@ -24,7 +24,7 @@ from scarprune.models.source import origin_of
 from scarprune.models.supports import refuse_cut
 from scarprune.pipeline.cutting import cut_in_memory, save_cut
 from scarprune.pipeline.inputs import Compensating, Loading, Measuring, Planning, Reading
-from scarprune.pipeline.lesson import Lesson, check_own, lesson
+from scarprune.pipeline.lesson import check_own, lesson
 from scarprune.pipeline.stages import BETTER_TEXT, count_of, describe, describe_model, measure, say_expected
 from scarprune.pipeline.texts import Texts, read_texts
 from scarprune.pipeline.workshop import workshop
@@ -133,7 +133,7 @@ def prune(
     """
     refuse_existing(out, overwrite)
     measuring = as_needed(measuring, planning.score)
-    compensation = _compensation(compensating)
+    compensation = check_compensating(compensating)
     given = None if profile is None else load_profile(profile)
     with workshop(out, resume, keep=(_STATE, _PROFILE)) as work:
         model, tokenizer = loading.load(source)
@@ -164,7 +164,10 @@ def prune(
         dense = perplexity(model, texts.evaluation, batch=measuring.batch, compiled=measuring.compiled)
         facts = provenance(**describe_model(model, source), seed=reading.seed)
         first = texts.evaluation.ids[0, : texts.evaluation.lengths[0]]
-        learned = _lesson(model, tokenizer, texts.calibration, compensation, compensating, reading.seed)
+        learned = None
+        if compensation.fit is not None and texts.calibration is not None:
+            own, trains = compensating.own_text, compensation.trains
+            learned = lesson(model, tokenizer, texts.calibration, own, reading.seed, trains=trains)
         reference = cut_in_memory(
             model,
             plan,
@@ -208,23 +211,12 @@ def as_needed(measuring: Measuring, *scores: str) -> Measuring:
     )
 
 
-def _lesson(
-    model: Any,
-    tokenizer: Any | None,
-    text: Blocks | None,
-    compensation: Compensation,
-    compensating: Compensating,
-    seed: int,
-) -> Lesson | None:
-    """What the compensation is fitted to; own text, unless a number is given, for training alone."""
-    if compensation.fit is None or text is None:
-        return None
-    own = compensating.own_text
-    return lesson(model, tokenizer, text, 0 if own == "auto" and not compensation.trains else own, seed)
+def check_compensating(compensating: Compensating) -> Compensation:
+    """The compensation that was asked for; its numbers are checked as well, before anything is loaded.
 
-
-def _compensation(compensating: Compensating) -> Compensation:
-    """The one that was asked for; its bounds are checked as well, before anything is loaded."""
+    Raises:
+        ArgumentError: there is none of the name, or a number that cannot be.
+    """
     check_own(compensating.own_text)
     Bounds(compensating.compensate_steps, compensating.compensate_seconds)
     return find_compensation(compensating.compensate)

@@ -47,14 +47,13 @@ class HiddenStates:
         states = self.states[length]
         return states.index_select(0, rows.to(states.device)).to(self.walk.device, non_blocking=True)
 
-    def draws(self, seed: int) -> Iterator[tuple[int, torch.Tensor]]:
-        """Batches of blocks of one length, all blocks again and again in new orders: what ``take`` takes.
+    def draws(self, seed: int, batch: int) -> Iterator[tuple[int, torch.Tensor]]:
+        """Batches of ``batch`` blocks of one length, all blocks again and again in new orders.
 
-        Blocks that are left over from an order come in another one; a batch has a shape that the walk knows.
+        Blocks that are left over from an order come in another one; of a length that has fewer blocks than
+        ``batch`` all come at once.
         """
-        sizes: dict[int, int] = {}
-        for length, rows in self._slices:
-            sizes[length] = max(sizes.get(length, 0), rows.stop - rows.start)
+        sizes = {length: min(batch, len(states)) for length, states in self.states.items()}
         generator = torch.Generator().manual_seed(seed)
         while True:
             batches = []

@@ -95,12 +95,19 @@ class Walk:
         self, index: int, hidden: torch.Tensor, module: Callable[..., Any] | None = None
     ) -> torch.Tensor:
         """The hidden states [B, T, D] after layer ``index``, or after ``module`` called in its place."""
-        args, kwargs = self._calls[hidden.shape[0], hidden.shape[1]][index]
+        args, kwargs = self._calls_of(hidden.shape[0], hidden.shape[1])[index]
         out = (module or self.layers[index].module)(hidden, *args, **kwargs)
         hidden = out[0] if isinstance(out, tuple) else out
         return hidden
 
     # -- how the model calls its layers ------------------------------------------------------------
+
+    def _calls_of(self, count: int, length: int) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """What each layer is called with besides hidden states, for ``count`` blocks of ``length`` tokens."""
+        if (count, length) not in self._calls:
+            alike = np.flatnonzero(self.blocks.lengths == length)
+            self._calls[count, length], _ = self._observe(np.resize(alike, count))
+        return self._calls[count, length]
 
     @torch.no_grad()
     def _check(self) -> None:
@@ -119,6 +126,7 @@ class Walk:
                     "so it cannot be walked layer by layer."
                 )
 
+    @torch.no_grad()
     def _observe(self, rows: np.ndarray) -> tuple[list[tuple[tuple[Any, ...], dict[str, Any]]], torch.Tensor]:
         """What each layer is called with besides hidden states, and what the last one gives."""
         calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []

@@ -49,6 +49,13 @@ def logits(folder: Path, text: Path) -> torch.Tensor:
         return model(ids).logits.log_softmax(-1)
 
 
+def test_what_the_teacher_writes_is_learned_from_too(heal: Run, tmp_path: Path) -> None:
+    result = heal("--own-text", 40, "--steps", 1, "--json", tmp_path / "heal.json")
+    assert result.code == 0, result.err
+    assert json.loads((tmp_path / "heal.json").read_text())["own_text"] == 40
+    assert not (tmp_path / "out.partial").exists()
+
+
 def test_heal_writes_a_checkpoint_of_the_same_size_that_is_closer_to_the_teacher(
     heal: Run, small: Path, tiny: Path, text: Path, tmp_path: Path
 ) -> None:
@@ -63,6 +70,7 @@ def test_heal_writes_a_checkpoint_of_the_same_size_that_is_closer_to_the_teacher
     assert found == json.loads((tmp_path / "out" / "scarprune-heal.json").read_text())
     assert found["held_out_nats_after"] < found["held_out_nats_before"]
     assert found["tokens"] == 6 * 4 * 32
+    assert found["own_text"] == 0
     assert found["tokens_per_second"] > 0
     assert found["settings"]["lr"] == 2e-3
     dense, before, after = (found[key]["perplexity"] for key in ("dense", "before", "after"))
@@ -152,7 +160,9 @@ def test_a_teacher_with_other_tokens_is_refused(heal: Run, tmp_path: Path) -> No
         (("--compile", "everything"), 1, "compile is auto, none, objective or layers, not 'everything'"),
         (("--precision", "float16"), 1, "not in 'float16'"),
         (("--batch", -1), 1, "batch must be positive, not -1"),
-        (("--blocks", 1), 1, "1 block is too little"),
+        (("--own-text", -1), 1, "-1 blocks of own text"),
+        (("--own-text", "much"), 2, "'much' is neither auto nor a whole number"),
+        (("--blocks", 1), 1, "1 block of text is too little"),
         (("--length", 100), 1, "context is 64 tokens"),
     ],
 )

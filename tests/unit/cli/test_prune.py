@@ -181,7 +181,7 @@ def test_a_compensated_prune_is_verified_and_told(
 ) -> None:
     every_step_is_better(monkeypatch)
     out = tmp_path / "small"
-    how = ("--compensate", "refit", "--compensate-steps", 5, "--json", f"{out}.json")
+    how = ("--compensate", "refit", "--compensate-steps", 5, "--own-text", 3, "--json", f"{out}.json")
     shown = scarprune("prune", tiny, out, "--sparsity", 0.5, "--text", text, *how, *QUICK)
     assert shown.code == 0
     assert "compensation   refit in " in shown.out
@@ -189,6 +189,7 @@ def test_a_compensated_prune_is_verified_and_told(
     result = _result(out)
     found = result["compensation"]
     assert (result["compensate"], found["name"], found["kept"]) == ("refit", "refit", "refit")
+    assert result["own_text"] == 3
     assert [site["name"] for site in found["sites"]] == [f"model.layers.{i}.mlp.down_proj" for i in (0, 1)]
     assert result["verified"] is True
     assert 0 <= result["max_logit_difference"] < 1e-4

@@ -250,7 +250,7 @@ def test_a_folder_of_another_model_is_refused(
         (["--compensate", "none,lsq"], 1, "no compensation 'lsq'"),
         (["--reference", "wanda"], 1, "The reference 'wanda' is not among what is compared."),
         (["--compensate-steps", 0], 1, "cannot be bounded by 0 steps"),
-        (["--blocks", 1], 1, "at least 2 blocks"),
+        (["--blocks", 1], 1, "at least 2 are needed"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else None,
 )

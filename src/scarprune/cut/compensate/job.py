@@ -9,7 +9,9 @@ from torch import nn
 
 from scarprune.cut.narrow import narrowed
 from scarprune.errors import ArgumentError
+from scarprune.evaluate.batches import tokens_at_once
 from scarprune.models.find import family_of_model
+from scarprune.models.forward import input_device
 from scarprune.models.site import Projection
 from scarprune.plan.plan import Plan
 from scarprune.profile.walk import Layer, Walk
@@ -25,7 +27,7 @@ class Bounds:
     Attributes:
         steps: of each layer; None is 600, or as many as ``seconds`` allow.
         seconds: of all layers together, divided evenly over those that are left.
-        tokens: of a step, and of a batch of any other work.
+        tokens: of a step.
     """
 
     steps: int | None = None
@@ -61,9 +63,15 @@ class Job:
     dtypes: dict[str, torch.dtype] = field(default_factory=dict)
 
     def walks(self) -> tuple[Walk, Walk]:
-        """Over the text to fit on, and over the text to judge by."""
-        batch = max(1, self.bounds.tokens // self.fit.ids.shape[1])
+        """Over the text to fit on, and over the text to judge by, as many tokens at once as is fast."""
+        tokens = tokens_at_once(self.model, input_device(self.model))
+        batch = max(1, tokens // self.fit.ids.shape[1])
         return Walk(self.model, self.fit, batch), Walk(self.model, self.held, batch)
+
+    @property
+    def batch(self) -> int:
+        """Blocks of a step of training."""
+        return max(1, self.bounds.tokens // int(self.fit.ids.shape[1]))
 
     def cut(self, layer: Layer) -> nn.Module:
         """A copy of the layer without the channels that go."""

@@ -118,7 +118,14 @@ def narrow(walk: Walk) -> torch.autocast:
 
 
 def train(
-    trainee: Trainee, given: HiddenStates, wanted: HiddenStates, pace: Pace, seed: int, compiles: bool = False
+    trainee: Trainee,
+    given: HiddenStates,
+    wanted: HiddenStates,
+    pace: Pace,
+    *,
+    seed: int,
+    batch: int,
+    compiles: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Train until ``pace`` says it is over; name -> trained values, float32.
 
@@ -128,9 +135,10 @@ def train(
         wanted: hidden states of the same tokens that it should give.
         pace: how long.
         seed: of the order of the blocks.
+        batch: blocks of a step.
         compiles: whether the layer is compiled first; one compilation serves layers alike.
     """
-    draws, leash = given.draws(seed), Leash(given.walk.device)
+    draws, leash = given.draws(seed, batch), Leash(given.walk.device)
     run: Callable[..., Any] = trainee.step
     one_shape = len(given.states) == 1
     step = 0
@@ -138,10 +146,10 @@ def train(
         while (progress := pace.progress(step)) < 1:
             trainee.set_rate(min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * progress)))
             length, rows = next(draws)
-            batch = given.take(length, rows), wanted.take(length, rows)
+            states = given.take(length, rows), wanted.take(length, rows)
             if step == _REHEARSED and one_shape and given.walk.device.type == "cuda":
-                run = _captured(trainee, *batch)
-            run(*batch)
+                run = _captured(trainee, *states)
+            run(*states)
             leash.step()
             step += 1
     return {name: values.detach() for name, values in trainee.masters.items()}

@@ -3,17 +3,19 @@
 import copy
 import gc
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from scarprune.cut.compensate.compensation import find_compensation
 from scarprune.cut.compensate.job import Bounds
 from scarprune.cut.prune import expected_parameters, prune_model
 from scarprune.errors import MemoryBudgetError, NumericsError
 from scarprune.evaluate.ablate import Ablator
 from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
 from scarprune.evaluate.plans import judge_plans
-from scarprune.pipeline.inputs import Batch, Planning
+from scarprune.pipeline.inputs import Batch, Compensating, Planning
+from scarprune.pipeline.lesson import Lesson, lesson
 from scarprune.pipeline.sweep.grid import Run
 from scarprune.plan.plan import Plan, make_plan
 from scarprune.profile.compiling import Compiled
@@ -30,19 +32,22 @@ class Judge:
 
     Attributes:
         model: dense; it is left as it is.
+        tokenizer: its own.
         blocks: to judge on.
         planning: how widths are chosen.
-        bounds: how long layers may be trained.
+        compensating: how long layers may be trained, and on what besides; its compensation is not used.
         batch: blocks at once.
         compiled: whether layers are compiled.
     """
 
     model: Any
+    tokenizer: Any
     blocks: Blocks
     planning: Planning
-    bounds: Bounds
+    compensating: Compensating
     batch: Batch
     compiled: Compiled = "auto"
+    _lessons: dict[tuple[str, bool], Lesson] = field(default_factory=dict)
 
     def __call__(
         self, runs: Sequence[Run], profile: Profile, text: Blocks, dense: Perplexity
@@ -103,6 +108,15 @@ class Judge:
         judged = {"pruned": pruned.as_json(), "excess_nats": nats, "excess_standard_error": deviation}
         return {**found, **judged, **facts}
 
+    def _lesson(self, run: Run, text: Blocks) -> Lesson:
+        """What ``run`` is fitted to; what the model writes is written once a seed."""
+        key = text.fingerprint, find_compensation(run.way.compensate).trains
+        if key not in self._lessons:
+            self._lessons.clear()
+            own = self.compensating.own_text
+            self._lessons[key] = lesson(self.model, self.tokenizer, text, own, run.seed, trains=key[1])
+        return self._lessons[key]
+
     def _cut(self, plan: Plan, run: Run, text: Blocks) -> tuple[Perplexity, dict[str, Any]]:
         device = next(self.model.parameters()).device
         try:
@@ -115,11 +129,21 @@ class Judge:
                 hint="Use a smaller --dtype, or --compensate none.",
             ) from error
         try:
-            report = prune_model(small, plan, run.way.compensate, pad=True, blocks=text, bounds=self.bounds)
+            learned = self._lesson(run, text)
+            report = prune_model(
+                small,
+                plan,
+                run.way.compensate,
+                pad=True,
+                blocks=learned.text,
+                held_out=learned.held_out,
+                bounds=Bounds(self.compensating.compensate_steps, self.compensating.compensate_seconds),
+            )
             done = report.compensation or {}
             facts = {
                 "parameters_after": report.parameters_after,
                 "compensation": {key: done[key] for key in _OF_COMPENSATION},
+                "own_text": learned.own,
             }
             return perplexity(small, self.blocks, batch=self.batch, compiled=self.compiled), facts
         finally:

@@ -9,7 +9,6 @@ from typing import Any
 
 from scarprune.artifacts import write_json
 from scarprune.cut.compensate.compensation import find_compensation
-from scarprune.cut.compensate.job import Bounds
 from scarprune.errors import ArtifactError, ScarpruneError, TextError
 from scarprune.evaluate.perplexity import Perplexity, perplexity
 from scarprune.evaluate.plans import AT_ONCE
@@ -17,7 +16,7 @@ from scarprune.models.find import find_sites
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.models.supports import refuse_cut
 from scarprune.pipeline.inputs import Compensating, Loading, Measuring, Planning, Reading, judged
-from scarprune.pipeline.prune import as_needed, measured_once, rehearse
+from scarprune.pipeline.prune import as_needed, check_compensating, measured_once, rehearse
 from scarprune.pipeline.stages import BETTER_TEXT, count_of, describe, describe_model, say_expected
 from scarprune.pipeline.sweep.grid import Grid, Run, Way
 from scarprune.pipeline.sweep.judge import Judge
@@ -69,7 +68,7 @@ def sweep(
         reading: how text becomes blocks; its seed is not used.
         measuring: how it is profiled; labels and passes follow from what the scores need.
         planning: how widths are chosen; its score and its protection are not used.
-        compensating: how long layers may be trained; its compensation is not used.
+        compensating: how long layers may be trained, and on what besides; its compensation is not used.
         resume: go on from what a sweep left in ``out``.
         overwrite: drop what a sweep left in ``out``.
 
@@ -85,7 +84,7 @@ def sweep(
         raise TextError(
             "All runs are judged on the same text, and none was named.", hint="Name a text with --eval."
         )
-    bounds = Bounds(compensating.compensate_steps, compensating.compensate_seconds)
+    check_compensating(compensating)
     model, tokenizer = loading.load(source)
     _refuse_early(model, grid, planning)
     if text is None and source != "demo":
@@ -99,9 +98,10 @@ def sweep(
     reading = replace(reading, seed=grid.seeds[0])
     judge = Judge(
         model,
+        tokenizer,
         reading.blocks(judged(evaluation or "demo"), tokenizer, chosen),
         planning,
-        bounds,
+        compensating,
         measuring.batch,
         measuring.compiled,
     )
@@ -112,7 +112,10 @@ def sweep(
         "multiple_of": planning.multiple_of,
         "allocation": planning.allocation,
         "cap": planning.cap,
-        **{name: getattr(compensating, name) for name in ("compensate_steps", "compensate_seconds")},
+        **{
+            name: getattr(compensating, name)
+            for name in ("compensate_steps", "compensate_seconds", "own_text")
+        },
     }
     if overwrite and not resume:
         _drop(out)

@@ -66,11 +66,11 @@ def test_layers_are_trained_on_the_cut_models_own_hidden_states(
 ) -> None:
     seen: list[torch.Tensor] = []
 
-    def spy(trainee: Trainee, given: HiddenStates, *rest: Any) -> dict[str, torch.Tensor]:
+    def spy(trainee: Trainee, given: HiddenStates, *rest: Any, **options: Any) -> dict[str, torch.Tensor]:
         seen.append(given.states[TEXT.ids.shape[1]].clone())
-        return train(trainee, given, *rest, seed=0)
+        return train(trainee, given, *rest, **options)
 
-    monkeypatch.setattr("scarprune.cut.compensate.kinds.refit.train", lambda *args, **_: spy(*args))
+    monkeypatch.setattr("scarprune.cut.compensate.kinds.refit.train", spy)
     made, cut = list(fit(job, rate=0.02)), tiny_model("llama")
     prune_model(cut, random_plan(cut, 20))
     for found in made:
@@ -234,7 +234,7 @@ def test_draws_take_every_block_once_before_any_twice() -> None:
     ids = np.arange(7 * 8).reshape(7, 8) % 90
     text = Blocks(ids, np.array([8, 8, 8, 8, 8, 5, 5]), None, "tokens", "counted")
     states = HiddenStates(Walk(tiny_model("llama"), text, batch=2))
-    draws = states.draws(seed=0)
+    draws = states.draws(seed=0, batch=2)
     for _ in range(3):
         epoch = [next(draws) for _ in range(3)]  # two of the five long blocks' pairs, and the short pair
         assert sorted(length for length, _ in epoch) == [5, 8, 8]

@@ -43,7 +43,7 @@ def fit(job: Job, rate: float = RATE) -> Iterator[Fitted]:
         _set(module, layer, solved.weights)
         pace = pace_of(job.bounds, len(walk.layers) - index, elapsed)
         trainee = Trainee(index, module, given, losses[index], rate)
-        values = train(trainee, given, dense, pace, seed=index, compiles=compiles)
+        values = train(trainee, given, dense, pace, seed=index, batch=job.batch, compiles=compiles)
         del trainee
         elapsed += time.perf_counter() - began
         full = {f"{layer.name}.{name}": value for name, value in values.items()}
