@@ -1,18 +1,20 @@
 """Pass 1 of a profile on one GPU, on all by data parallelism, and on all by tensor parallelism.
 
     NCCL_NVLS_ENABLE=0 torchrun --nproc-per-node 2 benchmarks/scale_gpus.py [--layers 32] [--blocks 384]
-        [--length 512] [--batch 16] [--rounds 2] [--out FOLDER]
+        [--length 512] [--batch 16] [--rounds 2] [--eager] [--out FOLDER]
 
 Llama-3.1-8B shape, random bfloat16 weights, the product's own loop from the first block to the sums of all
 processes. Each row takes the whole text; the rows alternate in rounds after one short warm-up each. The
-parts are loaded from a checkpoint of the same weights, in the memory of the host. "furthest" is how far the
-loss proxy of a site is from the one GPU's, relative; "core kept" the share of its core (1%).
+parts are loaded from a checkpoint of the same weights, in the host's memory or its folder for temporary files,
+and lie beside the whole model: peaks hold both. "furthest" is how far the loss proxy of a site is from the
+one GPU's, relative; "core kept" the least share of a site's core (1%) that is the same.
 """
 
 import argparse
 import os
 import shutil
 import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from scarprune.runtime.ranks import ALONE, Ranks, find_ranks, joined
 from scarprune.stats.select import largest
 from scarprune.text.blocks import Blocks
 
-SHARED_MEMORY = Path("/dev/shm/scarprune-scale")
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def text(blocks: int, length: int, vocabulary: int) -> Blocks:
@@ -43,7 +45,9 @@ def text(blocks: int, length: int, vocabulary: int) -> Blocks:
     return Blocks(ids, np.full(blocks, length), None, "tokens", "random ids")
 
 
-def pass_1(model: Any, blocks: Blocks, batch: int, ranks: Ranks) -> tuple[float, dict[str, np.ndarray]]:
+def pass_1(
+    model: Any, blocks: Blocks, batch: int, ranks: Ranks, compiled: bool
+) -> tuple[float, dict[str, np.ndarray]]:
     """Seconds from the first block to the sums of all processes, and the loss proxy of every site."""
     sites = sp.find_sites(model)
     state = State({}, next_block=ranks.share(blocks.lengths)[0], scale=first_scale(model))
@@ -59,7 +63,7 @@ def pass_1(model: Any, blocks: Blocks, batch: int, ranks: Ranks) -> tuple[float,
             totals=0,
             work=0.0,
             what="Timing",
-            compiled=True,
+            compiled=compiled,
             ranks=ranks,
         )
         observer = SumsPass(sites, declared(), ranks)
@@ -84,15 +88,18 @@ def compare(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> tu
 def load(layers: int, ranks: Ranks, device: str) -> tuple[Any, Any]:
     """The model whole on this GPU, and this process's part of it."""
     torch.manual_seed(0)
-    whole = model_8b(layers)
+    whole = model_8b(layers).requires_grad_(False)
+    size = sum(parameter.numel() * parameter.element_size() for parameter in whole.parameters())
+    roomy = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > 1.2 * size
+    folder = (SHARED_MEMORY if roomy else Path(tempfile.gettempdir())) / "scarprune-scale"
     if ranks.first:
-        shutil.rmtree(SHARED_MEMORY, ignore_errors=True)
-        whole.save_pretrained(SHARED_MEMORY)
+        shutil.rmtree(folder, ignore_errors=True)
+        whole.save_pretrained(folder)
     ranks.wait()
-    part, _ = load_model(SHARED_MEMORY, str(whole.dtype).removeprefix("torch."), device, ranks=ranks)
+    part, _ = load_model(folder, str(whole.dtype).removeprefix("torch."), device, ranks=ranks)
     ranks.wait()
     if ranks.first:
-        shutil.rmtree(SHARED_MEMORY)
+        shutil.rmtree(folder)
     return whole, part
 
 
@@ -103,6 +110,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--eager", action="store_true", help="without torch.compile")
     parser.add_argument("--out", type=Path, default=RECORDS)
     arguments = parser.parse_args()
     os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
@@ -126,7 +134,9 @@ def main() -> None:
             for name, (model, ranks, _) in rows.items():
                 if ranks.count > 1 or copies.first:
                     reset_peak(place)
-                    took, proxies[name] = pass_1(model, blocks if turn else few, arguments.batch, ranks)
+                    took, proxies[name] = pass_1(
+                        model, blocks if turn else few, arguments.batch, ranks, not arguments.eager
+                    )
                     peaks[name] = peak_bytes(place)
                     seconds[name] += [took] if turn else []
                 copies.wait()
@@ -180,6 +190,7 @@ def report(
         gpus=torch.cuda.device_count(),
         layers=arguments.layers,
         batch=arguments.batch,
+        compiled=not arguments.eager,
         matmul_tflops=ceiling / 1e12,
         rows=table,
     )
