@@ -5,9 +5,9 @@
 
 Llama-3.1-8B shape, random bfloat16 weights, the product's own loop from the first block to the sums of all
 processes. Each row takes the whole text; the rows alternate in rounds after one short warm-up each. The
-parts are loaded from a checkpoint of the same weights, in the host's memory or its folder for temporary files,
-and lie beside the whole model: peaks hold both. "furthest" is how far the loss proxy of a site is from the
-one GPU's, relative; "core kept" the least share of a site's core (1%) that is the same.
+parts are loaded from a checkpoint of the same weights (in /dev/shm where it has room) and lie beside the
+whole model: peaks hold both. "furthest" is how far the loss proxy of a site is from the one GPU's, relative;
+"core kept" the least share of a site's core (1%) that is the same.
 """
 
 import argparse

@@ -338,7 +338,8 @@ def _say_before(
     tokens = int(blocks.lengths.sum())
     what = f"{what} {len(blocks)} blocks, {tokens:,} tokens, {state.batch} blocks at once"
     if ranks.count > 1:
-        what += f" in each of {ranks.copies} copies of the model in {ranks.count} processes"
+        parts = f", a copy of the model in {ranks.parts} of them" if ranks.parts > 1 else ""
+        what += f" in each of {ranks.copies} shares, {ranks.count} processes{parts}"
     what += ", compiled" if compiled else ""
     peak = gib(memory.peak(state.batch, int(blocks.lengths.max())))
     if device.type == "cpu":
