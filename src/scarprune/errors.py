@@ -42,3 +42,10 @@ class NumericsError(ScarpruneError):
 
 class MemoryBudgetError(ScarpruneError):
     """The work does not fit in the memory that is there."""
+
+
+class ProcessesError(ScarpruneError):
+    """Another of several processes that work together has ended before the work was done."""
+
+    def __init__(self) -> None:
+        super().__init__("Another process of this run has ended, so this one ends too.")

@@ -48,7 +48,8 @@ def command(
 ) -> None:
     """Perplexity of MODEL on a text, its accuracy on tasks, or both.
 
-    With a plan, also as the plan would cut it (by masks). Tasks need the extra [eval].
+    With a plan, also as the plan would cut it (by masks). Tasks need the extra [eval]. Several GPUs divide
+    the blocks of a text: torchrun --nproc-per-node N -m scarprune eval ...
     """
     from scarprune.cli.answer import Answer
     from scarprune.evaluate.tasks import Asking
@@ -61,7 +62,7 @@ def command(
         raise click.UsageError("--num-fewshot and --limit are about --tasks.")
     answer = Answer("eval", json_file, overwrite)
     asking = None if tasks is None else Asking(tuple(tasks.split(",")), num_fewshot, limit)
-    evaluation = evaluate(
+    result = evaluate(
         model,
         text,
         tasks=asking,
@@ -72,7 +73,9 @@ def command(
         reading=options.pick(Reading, given),
         loading=options.pick(Loading, given),
     )
-    answer.give(evaluation.as_json(), lambda console: _show(console, evaluation))
+    if result is not None:
+        evaluation = result
+        answer.give(evaluation.as_json(), lambda console: _show(console, evaluation))
 
 
 def _show(console: "Console", evaluation: "Evaluation") -> None:

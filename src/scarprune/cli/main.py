@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from scarprune import __version__
-from scarprune.errors import ScarpruneError
+from scarprune.errors import ArgumentError, ScarpruneError
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
@@ -33,6 +33,8 @@ COMMANDS = (
     "scores",
 )
 
+OF_SEVERAL_PROCESSES = ("profile", "heal", "eval")
+
 
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -41,6 +43,10 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
+        if _several() and name not in OF_SEVERAL_PROCESSES:
+            raise ArgumentError(
+                f"{name} is the work of one process, not of several.", hint="Run it without torchrun."
+            )
         command: click.Command = importlib.import_module(f"scarprune.cli.{name}").command
         return command
 
@@ -62,14 +68,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = app.main(arguments, prog_name="scarprune", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        if _speaks():
+            error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as interrupt:
         notes = getattr(interrupt.__cause__ or interrupt, "__notes__", [])
-        print(" ".join(["Interrupted.", *notes]), file=sys.stderr)
+        if _speaks():
+            print(" ".join(["Interrupted.", *notes]), file=sys.stderr)
         return INTERRUPTED
     except ScarpruneError as error:
-        return _fail(str(error))
+        return _fail(" ".join([str(error), *getattr(error, "__notes__", [])]))
     except BrokenPipeError:
         # The reader of our output has gone; without this Python complains again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -80,10 +88,35 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(sentence: str) -> int:
-    print(f"Error: {sentence}", file=sys.stderr)
+    if _speaks():
+        print(f"Error: {sentence}", file=sys.stderr)
     return FAILED
+
+
+def _speaks() -> bool:
+    """Whether this process says why the run ends; of several the first that ends says it for all."""
+    if not _several():
+        return True
+    from scarprune.runtime.ending import speaks_first
+
+    return speaks_first()
+
+
+def _several() -> bool:
+    """Whether a launcher started more processes than this one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def main() -> None:
     """The console script."""
-    sys.exit(run())
+    if not _several():
+        sys.exit(run())
+    from scarprune.runtime.ending import leave
+
+    try:
+        code = run()
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        code = FAILED
+    if code != DONE:
+        leave(code)

@@ -66,6 +66,21 @@ loading: Decorator = _all(
     click.option("--trust-remote-code", is_flag=True, help="Let a checkpoint run its own Python code."),
 )
 
+spreading: Decorator = _all(
+    click.option(
+        "--tp",
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Processes that hold one copy of the model in parts, under torchrun (tensor parallel).",
+    ),
+    click.option(
+        "--device-map",
+        metavar="auto",
+        help="Spread the layers over the GPUs of one process [default: where the model fits no single one].",
+    ),
+)
+
 length = click.option("--length", default=512, show_default=True, help="Tokens of a block.")
 
 cutting: Decorator = _all(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @options.extras
 @options.reading
 @options.loading
+@options.spreading
 @options.resume
 @options.overwrite
 @options.json
@@ -35,11 +36,15 @@ def command(
     json_file: str | None,
     **given: Any,
 ) -> None:
-    """Measure every feed-forward channel of MODEL on a text: sums from which all scores follow."""
+    """Measure every feed-forward channel of MODEL on a text: sums from which all scores follow.
+
+    Several GPUs: torchrun --nproc-per-node N -m scarprune profile ... divides the blocks between them; with
+    --tp, so many of them hold one copy of the model.
+    """
     from scarprune.artifacts import partial_path
     from scarprune.cli.answer import Answer
     from scarprune.cli.interrupt import resumable
-    from scarprune.pipeline.inputs import Loading, Measuring, Reading
+    from scarprune.pipeline.inputs import Loading, Measuring, Reading, Spreading
     from scarprune.pipeline.stages import profile
 
     answer = Answer("profile-summary", json_file, overwrite)
@@ -51,10 +56,13 @@ def command(
             measuring=options.pick(Measuring, given),
             reading=options.pick(Reading, given),
             loading=options.pick(Loading, given),
+            spreading=options.pick(Spreading, given),
             resume=resume,
             overwrite=overwrite,
         )
-    answer.give(_as_json(measured, out), lambda console: _show(console, measured, out))
+    if measured is not None:
+        found = measured
+        answer.give(_as_json(found, out), lambda console: _show(console, found, out))
 
 
 def _as_json(profile: "Profile", out: Path) -> dict[str, Any]:

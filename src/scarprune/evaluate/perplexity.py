@@ -16,6 +16,7 @@ from scarprune.evaluate.nats import token_nats
 from scarprune.models.context import context_length, vocabulary_size
 from scarprune.models.head import Head, find_head
 from scarprune.profile.compiling import Compiled
+from scarprune.runtime.ranks import ALONE, Ranks
 from scarprune.stats.summary import standard_error
 from scarprune.text.blocks import Blocks
 from scarprune.text.fit import check_fits
@@ -92,7 +93,12 @@ def excess(dense: Perplexity, cut: Perplexity) -> tuple[float, float | None]:
 
 
 def perplexity(
-    model: nn.Module, blocks: Blocks, *, batch: BatchSize = "auto", compiled: Compiled = "auto"
+    model: nn.Module,
+    blocks: Blocks,
+    *,
+    batch: BatchSize = "auto",
+    compiled: Compiled = "auto",
+    ranks: Ranks = ALONE,
 ) -> Perplexity:
     """The loss of ``model`` on every target of ``blocks``: logits and token losses float32, sums float64.
 
@@ -102,24 +108,29 @@ def perplexity(
         batch: blocks at once; ``auto`` takes what fits and halves where memory runs out.
         compiled: whether torch.compile runs the layers and, on CUDA, fuses the loss; ``auto`` where a GPU
             gains more from it than it costs.
+        ranks: from ``find_ranks``, the processes that take part: each calls this with all blocks, reads its
+            share of them, and is given the whole result.
 
     Raises:
         TextError: ids outside the vocabulary, blocks longer than the context or of one token.
         NumericsError: a loss is not finite.
         MemoryBudgetError: the batch does not fit.
     """
-    batches = Batches(model, blocks, batch)
     check_text(model, blocks)
+    start, stop = ranks.share(blocks.lengths)
+    mine = blocks.take(np.arange(start, stop))
+    batches = Batches(model, mine, batch)
     vocabulary = vocabulary_size(model)
     with evaluating(model):
         head = find_head(model)
-        with compiling(model, blocks.lengths, 1, compiled) as attempt:
+        with compiling(model, mine.lengths, 1, compiled) as attempt:
 
             def measure(ids: torch.Tensor, whole: bool) -> torch.Tensor:
                 return attempt(lambda: _sums(head, ids, vocabulary, attempt.fuses), ids.shape[1], whole=whole)
 
-            nats = batches.sums(measure, "Evaluating")
-    return checked(of_blocks(blocks, nats))
+            nats = np.zeros(len(blocks))
+            nats[start:stop] = batches.sums(measure, "Evaluating")
+    return checked(of_blocks(blocks, ranks.total(nats, batches.device)))
 
 
 def _sums(head: Head, ids: torch.Tensor, vocabulary: int, fused: bool) -> torch.Tensor:

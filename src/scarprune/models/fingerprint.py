@@ -85,7 +85,8 @@ def _of_memory(model: "nn.Module") -> str | None:
     for name, tensor in _matrices(model):
         if tensor.is_meta:
             return None
-        values = tensor.detach().reshape(-1)[positions(tensor.numel()).tolist()].float().cpu().numpy()
+        whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # parts hold slices of it
+        values = whole.detach().reshape(-1)[positions(whole.numel()).tolist()].float().cpu().numpy()
         samples.append((canonical(name), tuple(tensor.shape), values))
     return _digest(samples)
 

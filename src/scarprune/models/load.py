@@ -29,10 +29,12 @@ from scarprune.models.fingerprint import carry_fingerprint, fingerprint_folder, 
 from scarprune.models.gguf import dequantized, parsed_once
 from scarprune.models.quiet import quiet
 from scarprune.models.source import Origin, carry_origin, locate
+from scarprune.models.tensor_parallel import compute_on_plain_tensors, held, in_parts, refuse_without_plan
 from scarprune.models.tokenizer import tokenizer_of
-from scarprune.runtime.device import resolve_device, resolve_dtype
+from scarprune.runtime.device import has_others, resolve_device, resolve_dtype
 from scarprune.runtime.memory import available_bytes, gib
 from scarprune.runtime.progress import remark
+from scarprune.runtime.ranks import ALONE, Ranks
 
 _SHARE_OF_FREE = 0.8  # of the memory that float32 weights may take; activations need the rest
 _STORED_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -46,6 +48,7 @@ def load_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
     device_map: str | dict[str, Any] | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Any, Any | None]:
     """Load a model and its tokenizer; the tokenizer is None where there is none.
 
@@ -57,10 +60,11 @@ def load_model(
         revision: branch, tag or commit of a hub id.
         trust_remote_code: run Python code that comes with the model.
         device_map: ``auto`` or a dict, as accelerate takes it, to spread the weights over devices.
+        ranks: from ``find_ranks``; where they hold a copy in parts, this process is given its own.
 
     Raises:
         ArtifactError: nothing there, no model, or damaged files.
-        UnsupportedModelError: an architecture or a format of weights that cannot be measured.
+        UnsupportedModelError: an architecture or a format of weights that cannot be measured or divided.
         NumericsError: weights that are NaN or infinite, by name.
         MemoryBudgetError: the weights do not fit.
         ArgumentError: an unknown dtype or device.
@@ -70,7 +74,9 @@ def load_model(
     origin = locate(source, revision, code=trust_remote_code)
     place = resolve_device(device)
     with parsed_once(origin):
-        if origin.gguf:
+        if ranks.parts > 1:
+            model = _load_part(origin, dtype, place, ranks, trust_remote_code)
+        elif origin.gguf:
             model = _load_gguf(origin, dtype, place, device_map)
         elif _is_adapter(origin.path):
             model = _load_adapter(origin, dtype, place, device_map)
@@ -128,7 +134,7 @@ def _load_folder(
         config=config,
         dtype="auto" if quantized and dtype == "auto" else chosen,
         use_safetensors=True,
-        device_map=_device_map(device, device_map),
+        device_map=_device_map(device, device_map, _float32_bytes(checkpoint) * chosen.itemsize // 4),
     )
 
 
@@ -145,7 +151,7 @@ def _load_gguf(origin: Origin, dtype: str, device: torch.device, device_map: Any
         gguf_file=origin.path.name,
         config=config,
         dtype=chosen,
-        device_map=_device_map(device, device_map),
+        device_map=_device_map(device, device_map, parameters * chosen.itemsize),
         **dequantized(),
     )
 
@@ -161,8 +167,37 @@ def _load_adapter(origin: Origin, dtype: str, device: torch.device, device_map: 
         AutoModelForCausalLM,
         dtype=resolve_dtype(dtype, torch.bfloat16, device),
         use_safetensors=True,
-        device_map=_device_map(device, device_map),
+        device_map=_device_map(device, device_map, 0),
     )
+
+
+def _load_part(
+    origin: Origin, dtype: str, device: torch.device, ranks: Ranks, trust_remote_code: bool
+) -> Any:
+    """This process's part of the model in a folder."""
+    if origin.gguf or _is_adapter(origin.path):
+        raise UnsupportedModelError(
+            f"{origin.source} is no folder of safetensors files, so --tp {ranks.parts} cannot be."
+        )
+    config = load_config(origin, trust_remote_code=trust_remote_code)
+    if read(config, "quantization_config") is not None:
+        raise UnsupportedModelError(f"{origin.source} is quantized, so --tp {ranks.parts} cannot be.")
+    refuse_without_plan(config, auto_class(config), ranks.parts)
+    checkpoint = open_checkpoint(origin.path)
+    fits = _fits(_float32_bytes(checkpoint) // ranks.parts, device)
+    with in_parts(ranks, device) as options:
+        model = _from_pretrained(
+            origin,
+            auto_class(config),
+            trust_remote_code=trust_remote_code,
+            config=config,
+            dtype=resolve_dtype(dtype, _stored_dtype(checkpoint), device, fits),
+            use_safetensors=True,
+            **options,
+        )
+    model.requires_grad_(False)
+    compute_on_plain_tensors(model, ranks)
+    return model
 
 
 def _is_adapter(path: Path) -> bool:
@@ -208,9 +243,13 @@ def _from_pretrained(
     return model
 
 
-def _device_map(device: torch.device, device_map: Any) -> Any:
+def _device_map(device: torch.device, device_map: Any, nbytes: int) -> Any:
+    """Where accelerate puts weights of ``nbytes``: on one device, or over all GPUs where one is too small."""
     if device_map is not None:
         return device_map
+    if has_others(device) and not _fits(nbytes, device):
+        remark(f"The weights take {gib(nbytes)}, more than one GPU holds: their layers are spread over all.")
+        return "auto"
     return None if device.type == "cpu" else {"": device}
 
 
@@ -229,11 +268,11 @@ def _fits(nbytes: int, device: torch.device) -> bool:
 def _refuse_non_finite(model: nn.Module, origin: Origin) -> None:
     bad = []
     for name, parameter in model.named_parameters():
-        if parameter.is_meta or not parameter.is_floating_point() or parameter.numel() == 0:
+        if parameter.is_meta or not parameter.is_floating_point() or held(parameter).numel() == 0:
             continue
         if parameter.element_size() == 1:  # float8 has no minimum on all devices; its scales are checked
             continue
-        smallest, largest = torch.aminmax(parameter.detach())
+        smallest, largest = torch.aminmax(held(parameter).detach())
         if not (torch.isfinite(smallest) and torch.isfinite(largest)):
             bad.append(name)
     if bad:

@@ -5,6 +5,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from scarprune.models.site import Projection
+from scarprune.models.tensor_parallel import whole
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _PROBED_ROWS = 1024
@@ -32,7 +33,7 @@ def matrix(model: nn.Module, projection: Projection) -> torch.Tensor:
     """The projection as [out, in]: [m, d] for gate and up, [d, m] for down.
 
     A view of the stored weight where that is a plain matrix; computed from what the module does to unit
-    vectors where it is quantized, and fetched where it is offloaded.
+    vectors where it is quantized, fetched where it is offloaded, and gathered where it lies in parts.
     """
     module = model.get_submodule(projection.module)
     weight = stored_weight(module)
@@ -40,7 +41,7 @@ def matrix(model: nn.Module, projection: Projection) -> torch.Tensor:
         weight = _by_probing(module, model)
     elif weight.is_meta:
         weight = _fetched(module)
-    return oriented(weight, projection)
+    return oriented(whole(weight), projection)
 
 
 def oriented(weight: torch.Tensor, projection: Projection) -> torch.Tensor:

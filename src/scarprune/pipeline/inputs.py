@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from scarprune.errors import ArgumentError
 from scarprune.text.blocks import DEFAULT_COUNT, Blocks, read_blocks
 from scarprune.text.protocol import Protocol
 
 if TYPE_CHECKING:
     from scarprune.profile.compiling import Compiled
     from scarprune.profile.run import Labels
+    from scarprune.runtime.ranks import Ranks
 
 Batch = int | Literal["auto"]
 
@@ -22,7 +24,9 @@ class Loading:
     revision: str | None = None
     trust_remote_code: bool = False
 
-    def load(self, source: str) -> tuple[Any, Any | None]:
+    def load(
+        self, source: str, spreading: "Spreading | None" = None, ranks: "Ranks | None" = None
+    ) -> tuple[Any, Any | None]:
         """The model and its tokenizer, where it has one."""
         from scarprune.models.load import load_model  # a folder is cut without torch in the process
 
@@ -32,7 +36,32 @@ class Loading:
             self.device,
             revision=self.revision,
             trust_remote_code=self.trust_remote_code,
+            device_map=None if spreading is None else spreading.device_map,
+            **({} if ranks is None else {"ranks": ranks}),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Spreading:
+    """How a model that no GPU holds is spread: in ``tp`` processes, or over the devices of one."""
+
+    tp: int = 1
+    device_map: str | None = None
+
+    def ranks(self) -> "Ranks":
+        """The processes that take part.
+
+        Raises:
+            ArgumentError: they cannot be divided so, or a device map is asked of several.
+        """
+        from scarprune.runtime.ranks import find_ranks
+
+        ranks = find_ranks(self.tp)
+        if self.device_map is not None and ranks.count > 1:
+            raise ArgumentError(
+                f"A device map is for one process, not for {ranks.count}.", hint="Use --tp in its place."
+            )
+        return ranks
 
 
 @dataclass(frozen=True, slots=True)

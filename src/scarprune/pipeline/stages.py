@@ -1,6 +1,6 @@
 """Single stages from files to files: what ``profile``, ``eval`` and ``cut`` do."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,17 @@ from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
 from scarprune.evaluate.tasks import Asking, TaskResults, run_tasks
 from scarprune.models.find import find_sites
 from scarprune.models.fingerprint import fingerprint_model
-from scarprune.pipeline.inputs import Batch, Loading, Measuring, Reading, judged
+from scarprune.pipeline.inputs import Batch, Loading, Measuring, Reading, Spreading, judged
 from scarprune.pipeline.texts import as_read, read_again, say_overlap
 from scarprune.plan.plan import Plan, load_plan
 from scarprune.profile.compiling import Compiled
 from scarprune.profile.estimate import expected_seconds
 from scarprune.profile.run import profile_model
+from scarprune.profile.state import drop_state
 from scarprune.profile.sums import Profile
 from scarprune.runtime.progress import duration, remark
 from scarprune.runtime.provenance import package_version, provenance
+from scarprune.runtime.ranks import ALONE, Ranks, find_ranks, joined
 from scarprune.scores.core import profile_core
 from scarprune.stats.concentration import share
 from scarprune.text.blocks import DEFAULT_COUNT, Blocks
@@ -36,29 +38,48 @@ def profile(
     loading: Loading = Loading(),
     reading: Reading = Reading(),
     measuring: Measuring = Measuring(),
+    spreading: Spreading = Spreading(),
     resume: bool = False,
     overwrite: bool = False,
-) -> Profile:
+) -> Profile | None:
     """Measure a model on ``text`` (None: the shipped calibration text) and write the profile to ``out``.
 
-    The state of an unfinished run lies in ``OUT.partial``; with ``resume`` the run goes on from it.
+    The state of an unfinished run lies in ``OUT.partial``; with ``resume`` the run goes on from it. Under
+    torchrun the processes divide the blocks between them, and ``spreading.tp`` of them hold one copy of the
+    model.
+
+    Returns:
+        What was measured; None in processes that do not write.
     """
     refuse_existing(out, overwrite)
     state = partial_path(out)
-    if state.exists() and not resume:
-        remark(f"Beginning again; {state} of an interrupted run is dropped (--resume would go on from it).")
-        state.unlink()
-    if text is None and source != "demo":
-        remark(BETTER_TEXT)
-    model, tokenizer = loading.load(source)
-    blocks = reading.blocks(text or "demo", tokenizer, count_of(measuring.blocks))
-    measured = measure(model, blocks, measuring, seed=reading.seed, state=state)
+    with joined(loading.device) as device:
+        ranks = spreading.ranks()
+        if ranks.first and state.exists() and not resume:
+            remark(
+                f"Beginning again; {state} of an interrupted run is dropped (--resume would go on from it)."
+            )
+            drop_state(state)
+        ranks.wait()
+        if text is None and source != "demo":
+            remark(BETTER_TEXT)
+        model, tokenizer = replace(loading, device=device).load(source, spreading, ranks)
+        blocks = reading.blocks(text or "demo", tokenizer, count_of(measuring.blocks))
+        measured = measure(model, blocks, measuring, seed=reading.seed, state=state, ranks=ranks)
+        if not ranks.first:
+            return None
     measured.save(out, overwrite=overwrite)
     return measured
 
 
 def measure(
-    model: Any, blocks: Blocks, measuring: Measuring, *, seed: int, state: Path | None = None
+    model: Any,
+    blocks: Blocks,
+    measuring: Measuring,
+    *,
+    seed: int,
+    state: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> Profile:
     """``profile_model`` as ``measuring`` says."""
     return profile_model(
@@ -71,6 +92,7 @@ def measure(
         extras=measuring.extras,
         resume=state,
         seed=seed,
+        ranks=ranks,
     )
 
 
@@ -161,8 +183,35 @@ def evaluate(
     blocks: int | None = None,
     batch: Batch = "auto",
     compiled: Compiled = "auto",
+) -> Evaluation | None:
+    """Judge a model, whole or under a plan: perplexity on ``text`` (all, or ``blocks``), tasks, or both.
+
+    Under torchrun the processes divide the blocks of the text between them.
+
+    Returns:
+        What was found; None in processes that do not speak.
+    """
+    with joined(loading.device) as device:
+        ranks = find_ranks()
+        if tasks is not None and ranks.count > 1:
+            raise ArgumentError(f"Tasks are judged by one process alone, not by {ranks.count}.")
+        loading = replace(loading, device=device)
+        found = _evaluate(source, text, tasks, plan, loading, reading, blocks, batch, compiled, ranks)
+        return found if ranks.first else None
+
+
+def _evaluate(
+    source: str,
+    text: str | None,
+    tasks: Asking | None,
+    plan: Path | None,
+    loading: Loading,
+    reading: Reading,
+    blocks: int | None,
+    batch: Batch,
+    compiled: Compiled,
+    ranks: Ranks,
 ) -> Evaluation:
-    """Judge a model, whole or under a plan: perplexity on ``text`` (all, or ``blocks``), tasks, or both."""
     if text is None and tasks is None:
         raise ArgumentError("There is nothing to judge on: neither a text nor tasks.")
     chosen: Plan | None = None if plan is None else load_plan(plan)
@@ -176,7 +225,9 @@ def evaluate(
         say_expected(model, read, runs=1 if chosen is None else 2)
 
     def judge() -> Judged:
-        found = None if read is None else perplexity(model, read, batch=batch, compiled=compiled)
+        found = None
+        if read is not None:
+            found = perplexity(model, read, batch=batch, compiled=compiled, ranks=ranks)
         if tasks is None:
             return Judged(found, {})
         trusted = loading.trust_remote_code

@@ -18,8 +18,10 @@ from scarprune.profile.sums import (
     GROUP_LABELLED,
     GROUPS,
 )
+from scarprune.profile.totals import add_channels, all_channels
 from scarprune.profile.watch import Summing, blank
 from scarprune.runtime.device import to_device
+from scarprune.runtime.ranks import ALONE, Ranks
 
 _CACHED_ELEMENTS = 1 << 15
 # Rows of what one reduction over tokens gives: first what depends on the labels, then what u alone gives.
@@ -127,8 +129,9 @@ class SumsPass(Summing):
         with_u: whether what depends on u alone is taken from it: once a batch is enough.
     """
 
-    def __init__(self, sites: Sequence[Site], statistics: Sequence[Statistic]) -> None:
+    def __init__(self, sites: Sequence[Site], statistics: Sequence[Statistic], ranks: Ranks = ALONE) -> None:
         super().__init__(sites)
+        self.ranks = ranks
         self.labels = "data"
         self.with_u = True
         self.reduce = functools.partial(site_sums, statistics=statistics)
@@ -184,15 +187,17 @@ class SumsPass(Summing):
             if scale != 1.0 and key[1] in ("data", "model"):
                 batch = batch / torch.tensor(_growth(scale), dtype=torch.float64, device=batch.device)
             known = self._totals.get(key)
-            self._totals[key] = batch if known is None else known.to(batch.device).add_(batch)
+            self._totals[key] = batch if known is None else add_channels(known, batch, 1, self.ranks)
         self._pending.clear()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All totals, float64, keyed and shaped as in the profile."""
+        """All totals, float64, keyed and shaped as in the profile: the parts of a copy call it together."""
         out = {}
-        for (index, kind), total in self._totals.items():
-            prefix = f"{self.sites[index].name}/" + ("model/" if kind == "model" else "")
-            rows, start = total.cpu().numpy(), 0
+        for (index, kind), total in sorted(self._totals.items()):
+            site = self.sites[index]
+            prefix = f"{site.name}/" + ("model/" if kind == "model" else "")
+            rows = total.cpu().numpy() if kind == "input" else all_channels(total, 1, site, self.ranks)
+            start = 0
             for name, count in self._rows[kind]:
                 out[prefix + name] = rows[start] if count == 1 else rows[start : start + count]
                 start += count

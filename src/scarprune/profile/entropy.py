@@ -13,6 +13,7 @@ from scarprune.profile.accumulate import wide
 from scarprune.profile.loss import chunk_tokens
 from scarprune.profile.totals import Totals
 from scarprune.profile.watch import blank
+from scarprune.runtime.ranks import Ranks
 
 
 def entropy_sums(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
@@ -25,8 +26,8 @@ class EntropyPass(Totals):
 
     key = "{}/entropy/sum_abs_q"
 
-    def __init__(self, sites: Sequence[Site]) -> None:
-        super().__init__(sites)
+    def __init__(self, sites: Sequence[Site], ranks: Ranks) -> None:
+        super().__init__(sites, ranks)
         self.reduce = entropy_sums
 
     def blank(self, index: int, u: torch.Tensor) -> torch.Tensor:

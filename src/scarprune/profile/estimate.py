@@ -10,6 +10,7 @@ from torch import nn
 from scarprune.models.cost import cost_of
 from scarprune.models.head import Head
 from scarprune.models.site import Site
+from scarprune.models.tensor_parallel import held
 from scarprune.profile.loss import chunk_tokens
 from scarprune.profile.watch import watching
 from scarprune.runtime.memory import available_bytes, used_bytes
@@ -93,11 +94,11 @@ def estimate_memory(
 
 def _saved_bytes(model: nn.Module, head: Head, sites: Sequence[Site], tokens: int) -> int:
     """Bytes of distinct storages, weights left out, that autograd keeps for one block of ``tokens``."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    weights = {held(parameter).untyped_storage().data_ptr() for parameter in model.parameters()}
     seen: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
+        storage = held(tensor).untyped_storage()
         if storage.data_ptr() not in weights:
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor

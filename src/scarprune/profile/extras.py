@@ -12,23 +12,31 @@ from scarprune.profile.passes import Run
 from scarprune.profile.sums import EXTRAS
 from scarprune.runtime.memory import available_bytes, gib
 from scarprune.runtime.progress import remark, track
+from scarprune.runtime.ranks import Ranks
 
 PASSES = {"entropy": 3, "gradient": 4, "hessian": 5}
 # Of a forward and backward pass; a gradient pass is one such for each run of sites whose sums fit.
 COSTS = {"entropy": 1.0, "gradient": 1.5, "hessian": 1.0}
+_OF_ONE_PROCESS = {"gradient", "hessian"}  # not sums over blocks that follow from the processes' own
 
 
-def check_extras(extras: Sequence[str], mean_loss: bool) -> tuple[str, ...]:
+def check_extras(extras: Sequence[str], mean_loss: bool, ranks: Ranks) -> tuple[str, ...]:
     """``extras`` in the order of their passes.
 
     Raises:
-        ArgumentError: one is unknown, or they are asked for beside ``mean_loss``.
+        ArgumentError: one is unknown, or not measured beside ``mean_loss`` or by several processes.
     """
     for extra in extras:
         if extra not in EXTRAS:
             raise ArgumentError(f"An extra is one of {', '.join(EXTRAS)}, not {extra!r}.")
     if extras and mean_loss:
         raise ArgumentError("Extras are not measured with mean_loss=True, which is for the paper's protocol.")
+    for extra in sorted(set(extras) & _OF_ONE_PROCESS):
+        if ranks.count > 1:
+            raise ArgumentError(
+                f"The extra {extra} is measured by one process alone, not by {ranks.count}.",
+                hint="Leave it out here and measure it without torchrun.",
+            )
     return tuple(extra for extra in EXTRAS if extra in extras)
 
 
@@ -36,7 +44,7 @@ def measure_extra(run: Run, extra: str) -> dict[str, np.ndarray]:
     """The totals of an extra pass; ``entropy`` goes on where it was interrupted, the others begin again."""
     number = PASSES[extra]
     if extra == "entropy":
-        return run.through(number, EntropyPass(run.sites), ("entropy",))
+        return run.through(number, EntropyPass(run.sites, run.ranks), ("entropy",))
     if run.state.phase > number:
         return run.state.of_pass(number)
     totals = _gradients(run, number) if extra == "gradient" else _hessians(run, number)

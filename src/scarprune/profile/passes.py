@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scarprune.errors import ArgumentError, MemoryBudgetError, NumericsError, TextError
+from scarprune.errors import ArgumentError, MemoryBudgetError, NumericsError, ScarpruneError, TextError
 from scarprune.models.context import vocabulary_size
 from scarprune.models.forward import input_device
 from scarprune.models.head import Head, find_head
@@ -25,6 +25,7 @@ from scarprune.runtime.device import to_device
 from scarprune.runtime.graph import Leash
 from scarprune.runtime.memory import gib, is_out_of_memory, release_cached
 from scarprune.runtime.progress import duration, remark, track
+from scarprune.runtime.ranks import ALONE, Ranks
 from scarprune.text.blocks import Blocks
 
 _HALF_PRECISION_SCALE = 4096.0  # keeps float16 gradients of 1e-6 out of the subnormal numbers
@@ -77,36 +78,45 @@ class Run:
     state: State
     compiling: Compiling
     mean_loss: bool = False
+    ranks: Ranks = ALONE
 
     def through(self, number: int, observer: Restorable, kinds: Sequence[str]) -> dict[str, np.ndarray]:
-        """The totals of pass ``number``: begun, gone on with, or as an earlier run finished it."""
+        """The totals of pass ``number``: begun, gone on with, or as an earlier run finished it.
+
+        The state keeps this copy's own totals, so that each copy goes on from wherever it was; what is
+        returned is of all copies.
+        """
         observer.restore(self.state.of_pass(number))
         if self.state.phase <= number:
-            self.walk(number, observer, kinds)
-            self.finish(number, observer.arrays())
-        return observer.arrays()
+            self.finish(number, self.walk(number, observer, kinds))
+        return over_copies(self.state.of_pass(number), self.ranks, self.device)
 
     def finish(self, number: int, totals: Mapping[str, np.ndarray]) -> None:
         """Put the totals of pass ``number`` into the state, which then stands before the next pass."""
         self.state.arrays |= {f"{number}/{key}": array for key, array in totals.items()}
-        self.state.phase, self.state.next_block = number + 1, 0
+        self.state.phase, self.state.next_block = number + 1, self.ranks.share(self.blocks.lengths)[0]
 
-    def walk(self, number: int, observer: Observer, kinds: Sequence[str], what: str = "") -> None:
-        """Take every block from ``state.next_block`` on through the model and ``observer``."""
+    def walk(
+        self, number: int, observer: Observer, kinds: Sequence[str], what: str = ""
+    ) -> dict[str, np.ndarray]:
+        """Take every block of this copy from ``state.next_block`` on through the model; the totals."""
         tokens = self.blocks.lengths
-        done = int(tokens[: self.state.next_block].sum())
+        start, stop = self.ranks.share(tokens)
+        done = int(tokens[start : self.state.next_block].sum())
         self.state.phase = number
         leash = Leash(self.device)
         with (
             self.watched(observer),
-            track(what or f"Pass {number}", int(tokens.sum()), done=done) as advance,
+            track(what or f"Pass {number}", int(tokens[start:stop].sum()), done=done) as advance,
         ):
-            while self.state.next_block < len(self.blocks):
+            while self.state.next_block < stop:
                 advance(self.step(observer, kinds))
                 leash.step()
-                if self.keeper.due():
+                if self.ranks.agree_on_copy(self.keeper.due()):
                     self._keep(number, observer)
-        _refuse_non_finite(observer.arrays())
+        totals = observer.arrays()
+        _refuse_non_finite(totals)
+        return totals
 
     def step(self, observer: Observer, kinds: Sequence[str]) -> int:
         """Take one batch; the tokens it had, 0 where it is to be taken again with less."""
@@ -136,8 +146,8 @@ class Run:
     def _next_rows(self) -> np.ndarray:
         """The next blocks to take at once: up to ``batch`` neighbours of one length."""
         start, lengths = self.state.next_block, self.blocks.lengths
-        stop = start + 1
-        while stop < len(lengths) and stop - start < self.state.batch and lengths[stop] == lengths[start]:
+        stop, end = start + 1, self.ranks.share(lengths)[1]
+        while stop < end and stop - start < self.state.batch and lengths[stop] == lengths[start]:
             stop += 1
         return np.arange(start, stop)
 
@@ -148,6 +158,8 @@ class Run:
         try:
             with self.compiling.batch(compiled):
                 self._batch(observer, kinds, rows)
+        except ScarpruneError:
+            raise
         except Exception as error:
             if not is_out_of_memory(error):
                 if compiled and self.compiling.gives_up(error):
@@ -189,7 +201,7 @@ class Run:
 
     def _scale_held(self, observer: Observer) -> bool:
         """In float16, whether nothing overflowed; where it did, the scale shrinks for another try."""
-        if self.state.scale == 1.0 or observer.pending_is_finite():
+        if self.state.scale == 1.0 or self.ranks.least_of_copy(observer.pending_is_finite()):
             return True
         self.state.scale = max(1.0, self.state.scale / 16)
         return False
@@ -246,6 +258,7 @@ def begin(
     seed: int = 0,
     compiled: bool = False,
     mean_loss: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Run:
     """A run at its start, or where an earlier one stopped, with its batch chosen and its cost said.
 
@@ -256,16 +269,19 @@ def begin(
         what: what is done, for the remark.
         compiled: whether layers are, with what the observer sums.
         mean_loss: whether each block's loss is divided by its targets.
+        ranks: the processes that take part.
     """
     device, head, vocabulary = device_of(model), find_head(model), vocabulary_size(model)
     memory = estimate_memory(model, head, sites, device, vocabulary, totals, compiled)
     if not state.batch:
-        length = int(blocks.lengths.max())
-        state.batch = memory.largest_batch(length, len(blocks), device) if batch == "auto" else batch
+        length, (start, stop) = int(blocks.lengths.max()), ranks.share(blocks.lengths)
+        fits = memory.largest_batch(length, stop - start, device)
+        state.batch = int(ranks.least_of_copy(fits)) if batch == "auto" else batch
         if compiled and batch == "auto":  # other shapes run eagerly
-            state.batch = even_batch(state.batch, len(blocks))
-    _say_before(model, blocks, memory, state, device, work, what, compiled)
-    may_halve = batch == "auto"
+            state.batch = even_batch(state.batch, stop - start)
+    _say_before(model, blocks, memory, state, device, work, what, compiled, ranks)
+    # Parts of one copy work in step: where one runs out of memory, the others already wait for it.
+    may_halve = batch == "auto" and ranks.parts == 1
     compiling = Compiling(compiled, blocks.lengths)
     return Run(
         model,
@@ -281,7 +297,20 @@ def begin(
         state,
         compiling,
         mean_loss,
+        ranks,
     )
+
+
+def over_copies(
+    totals: Mapping[str, np.ndarray], ranks: Ranks, device: torch.device
+) -> dict[str, np.ndarray]:
+    """The sum over all copies of ``totals``, float64: one all-reduce."""
+    if ranks.copies == 1:
+        return dict(totals)
+    keys = sorted(totals)
+    flat = ranks.total(np.concatenate([totals[key].ravel() for key in keys]), device)
+    parts = np.split(flat, np.cumsum([totals[key].size for key in keys])[:-1])
+    return {key: part.reshape(totals[key].shape) for key, part in zip(keys, parts, strict=True)}
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -304,9 +333,13 @@ def _say_before(
     tokens_left: float,
     what: str,
     compiled: bool,
+    ranks: Ranks,
 ) -> None:
     tokens = int(blocks.lengths.sum())
     what = f"{what} {len(blocks)} blocks, {tokens:,} tokens, {state.batch} blocks at once"
+    if ranks.count > 1:
+        parts = f", a copy of the model in {ranks.parts} of them" if ranks.parts > 1 else ""
+        what += f" in each of {ranks.copies} shares, {ranks.count} processes{parts}"
     what += ", compiled" if compiled else ""
     peak = gib(memory.peak(state.batch, int(blocks.lengths.max())))
     if device.type == "cpu":

@@ -1,14 +1,18 @@
 """Pass 2: how much each channel's q repeats the q of the core (``method`` 5)."""
 
+import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from scarprune.models.site import Site
 from scarprune.profile.accumulate import wide
 from scarprune.profile.totals import Totals
 from scarprune.profile.watch import blank
+from scarprune.runtime.ranks import ALONE, Ranks
 
 TOP = 5
 _LARGEST_CORRELATION = 0.9999
@@ -20,6 +24,23 @@ def cross_sums(u: torch.Tensor, s: torch.Tensor, core: torch.Tensor) -> torch.Te
     return q.T @ q.index_select(1, core)
 
 
+def cross_sums_of_part(
+    u: torch.Tensor, s: torch.Tensor, columns: torch.Tensor, held: torch.Tensor, group: Any
+) -> torch.Tensor:
+    """``cross_sums`` of the channels that this process holds, with a core that lies in all of ``group``.
+
+    Args:
+        columns: int64 [k], where among the channels of u each channel of the core is, where it is here.
+        held: bool [k], whether it is; empty where every process has the whole site.
+    """
+    q = (wide(u) * wide(s)).flatten(0, -2)
+    of_core = q.index_select(1, columns)
+    if len(held):
+        of_core = torch.where(held, of_core, 0.0)
+        dist.all_reduce(of_core, group=group)
+    return q.T @ of_core
+
+
 class CrossPass(Totals):
     """Running sums over tokens of q_i q_s for every channel i and core channel s: float64 [m, k] per site.
 
@@ -28,19 +49,34 @@ class CrossPass(Totals):
 
     power = 2
 
-    def __init__(self, sites: Sequence[Site], core: Mapping[str, np.ndarray]) -> None:
-        super().__init__(sites)
+    def __init__(self, sites: Sequence[Site], core: Mapping[str, np.ndarray], ranks: Ranks = ALONE) -> None:
+        super().__init__(sites, ranks)
+        self._given: list[tuple[torch.Tensor, ...]] = [(torch.from_numpy(core[site.name]),) for site in sites]
         self.reduce = cross_sums
-        self._core = [torch.from_numpy(core[site.name]) for site in sites]
+        if ranks.parts > 1:
+            self.reduce = functools.partial(cross_sums_of_part, group=ranks.tensor_mesh.get_group())
+
+    def see_first(self, index: int, u: torch.Tensor) -> None:
+        """Make what a site needs, on the device of its ``u``, for the channels that ``u`` has."""
+        if self.ranks.parts > 1:
+            self._given[index] = self._place(self._given[index][0], u.shape[-1], self.sites[index].width)
+        super().see_first(index, u)
+
+    def _place(self, core: torch.Tensor, channels: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """``columns`` and ``held`` of ``cross_sums_of_part``."""
+        if channels == width:
+            return core, torch.empty(0, dtype=torch.bool)
+        start, stop = self.ranks.slice_of(width)
+        return (core - start).clamp(0, channels - 1), (core >= start) & (core < stop)
 
     def blank(self, index: int, u: torch.Tensor) -> torch.Tensor:
         """[m, k] in the dtype of q."""
-        return blank((u.shape[-1], len(self._core[index])), wide(u[:0]).dtype, u.device)
+        return blank((u.shape[-1], len(self._given[index][0])), wide(u[:0]).dtype, u.device)
 
     def given(self, index: int, device: torch.device) -> tuple[torch.Tensor, ...]:
-        """The site's core, copied to its device once."""
-        self._core[index] = self._core[index].to(device)
-        return (self._core[index],)
+        """Where the site's core is, copied to its device once."""
+        self._given[index] = tuple(tensor.to(device) for tensor in self._given[index])
+        return self._given[index]
 
 
 def correlations(

@@ -24,6 +24,7 @@ from scarprune.profile.size import cross_bytes, sums_bytes
 from scarprune.profile.state import Keeper, State
 from scarprune.profile.statistics.statistic import statistics
 from scarprune.profile.sums import Profile
+from scarprune.runtime.ranks import ALONE, Ranks
 from scarprune.stats.select import floor_share, largest
 from scarprune.text.blocks import Blocks
 from scarprune.text.fit import check_fits
@@ -41,13 +42,14 @@ class _Wanted:
     mean_loss: bool = False
     extras: tuple[str, ...] = ()
 
-    def tokens_left(self, state: State, lengths: np.ndarray) -> float:
-        """Tokens still to take forward and backward, over all passes; a second backward is half of one."""
+    def tokens_left(self, state: State, lengths: np.ndarray, ranks: Ranks = ALONE) -> float:
+        """Tokens this copy has still to take forward and backward; a second backward is half of one."""
+        start, stop = ranks.share(lengths)
         costs = {1: 1.5 if len(self.kinds) == 2 else 1.0, 2: 1.0 if self.redundancy else 0.0}
         costs |= {PASSES[extra]: COSTS[extra] for extra in self.extras}
-        done = float(lengths[: state.next_block].sum())
+        done = float(lengths[start : state.next_block].sum())
         whole = sum(cost for number, cost in costs.items() if number >= state.phase)
-        return whole * float(lengths.sum()) - costs.get(state.phase, 0.0) * done
+        return whole * float(lengths[start:stop].sum()) - costs.get(state.phase, 0.0) * done
 
 
 def profile_model(
@@ -63,6 +65,7 @@ def profile_model(
     seed: int = 0,
     compiled: Compiled = "auto",
     mean_loss: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Profile:
     """Measure every feed-forward channel of ``model`` on ``blocks`` (``method`` 1, 4, 5).
 
@@ -82,6 +85,8 @@ def profile_model(
             text is long enough to win the compiler's time back. Where it fails, the rest runs without.
         mean_loss: divide each block's loss by its targets, as arXiv 2604.23475's code does; for its protocol
             alone (``method`` 11), since short blocks then outweigh long ones.
+        ranks: from ``find_ranks``, the processes that take part: each calls this with all blocks, takes its
+            share of them, and is given the whole profile.
 
     Raises:
         UnsupportedModelError: no feed-forward network is recognised, or an extra cannot be measured on it.
@@ -90,12 +95,12 @@ def profile_model(
         MemoryBudgetError: not even one block fits.
     """
     kinds = _check_arguments(batch, labels, rho, blocks)
-    wanted = _Wanted(kinds, redundancy, rho, seed, mean_loss, check_extras(extras, mean_loss))
+    wanted = _Wanted(kinds, redundancy, rho, seed, mean_loss, check_extras(extras, mean_loss, ranks))
     sites = find_sites(model)
     check_fits(blocks, vocabulary_size(model), context_length(model.config))
-    keeper = Keeper(None if resume is None else Path(resume))
+    keeper = Keeper(None if resume is None else Path(resume), ranks)
     with prepared(model):
-        profile = _measure(_begin(model, sites, blocks, wanted, batch, keeper, compiled), wanted)
+        profile = _measure(_begin(model, sites, blocks, wanted, batch, keeper, compiled, ranks), wanted)
     keeper.remove()
     return profile
 
@@ -108,6 +113,7 @@ def _begin(
     batch: int | Literal["auto"],
     keeper: Keeper,
     compiled: Compiled,
+    ranks: Ranks,
 ) -> Run:
     """A run at its start, or where an earlier one stopped."""
     identity = {
@@ -121,8 +127,10 @@ def _begin(
         "extras": list(wanted.extras),
         "dtype": str(model.dtype),
     }
-    state = keeper.load(identity) or State(identity, scale=first_scale(model))
-    work = wanted.tokens_left(state, blocks.lengths)
+    first = ranks.share(blocks.lengths)[0]
+    state = keeper.load(identity) or State(identity, next_block=first, scale=first_scale(model))
+    work = wanted.tokens_left(state, blocks.lengths, ranks)
+    compiles = resolve(compiled, model, work / ranks.parts, 1 + wanted.redundancy)
     return begin(
         model,
         sites,
@@ -135,20 +143,21 @@ def _begin(
         work=work,
         what="Profiling",
         seed=wanted.seed,
-        compiled=resolve(compiled, model, work, 1 + wanted.redundancy),
+        compiled=bool(ranks.agree_on_copy(compiles)),
         mean_loss=wanted.mean_loss,
+        ranks=ranks,
     )
 
 
 def _measure(run: Run, wanted: _Wanted) -> Profile:
     kinds, rho = wanted.kinds, wanted.rho
-    totals = run.through(1, SumsPass(run.sites, statistics()), kinds)
+    totals = run.through(1, SumsPass(run.sites, statistics(), run.ranks), kinds)
     prefix = "" if "data" in kinds else "model/"
     core = {
         site.name: largest(totals[f"{site.name}/{prefix}sum_q2"].sum(0), _core_size(site, rho))
         for site in run.sites
     }
-    cross = run.through(2, CrossPass(run.sites, core), kinds[:1]) if wanted.redundancy else None
+    cross = run.through(2, CrossPass(run.sites, core, run.ranks), kinds[:1]) if wanted.redundancy else None
     for extra in wanted.extras:
         totals |= measure_extra(run, extra)
     profile = assemble(
@@ -157,6 +166,8 @@ def _measure(run: Run, wanted: _Wanted) -> Profile:
     profile.header["provenance"]["compiled"] = run.compiling.on
     if wanted.mean_loss:
         profile.header["loss"] = "mean"
+    if run.ranks.count > 1:
+        profile.header["provenance"] |= {"processes": run.ranks.count, "parts": run.ranks.parts}
     return profile
 
 

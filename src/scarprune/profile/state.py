@@ -1,6 +1,7 @@
 """What a killed run leaves behind, so that it can go on to the same sums."""
 
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import numpy as np
 
 from scarprune.artifacts import read_tensors, write_tensors
 from scarprune.errors import ArtifactError
+from scarprune.runtime.ranks import ALONE, Ranks
 
 _KIND = "profile-state"
 _SECONDS_BETWEEN = 30.0
@@ -43,10 +45,17 @@ class State:
 
 
 class Keeper:
-    """Writes the state to ``path`` every half minute, and whenever told to; with no path, does nothing."""
+    """Writes the state every half minute, and whenever told to; with no path, does nothing.
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+    One copy of the model has one state, written by the process with its first part: the file ``path``, or
+    where there are several copies a file for each in the folder ``path``.
+    """
+
+    def __init__(self, path: Path | None, ranks: Ranks = ALONE) -> None:
+        self.root = self.path = path
+        self.ranks = ranks
+        if path is not None and ranks.copies > 1:
+            self.path = path / f"{ranks.copy + 1}{self._ending}"
         self._last = time.monotonic()
         self._cost = 0.0
 
@@ -57,7 +66,7 @@ class Keeper:
 
     def keep(self, state: State) -> None:
         """Write the state now."""
-        if self.path is None:
+        if self.path is None or self.ranks.part > 0:
             return
         began = time.monotonic()
         header = {
@@ -75,9 +84,12 @@ class Keeper:
         """The state to go on from, or None where there is none.
 
         Raises:
-            ArtifactError: the state is damaged, or of another model, text or measurement.
+            ArtifactError: the state is damaged, of another model, text or measurement, or divided otherwise.
         """
-        if self.path is None or not self.path.exists():
+        if self.path is None:
+            return None
+        self._refuse_other_division()
+        if not self.path.exists():
             return None
         header, arrays = read_tensors(self.path, _KIND)
         try:
@@ -100,7 +112,34 @@ class Keeper:
             )
         return state
 
+    @property
+    def _ending(self) -> str:
+        return f"-of-{self.ranks.copies}.safetensors"
+
+    def _refuse_other_division(self) -> None:
+        """Refuse a state whose blocks were divided between another number of copies."""
+        assert self.root is not None
+        if self.root.is_dir():
+            right = all(file.name.endswith(self._ending) for file in self.root.glob("*.safetensors"))
+            right &= self.ranks.copies > 1
+        else:
+            right = self.ranks.copies == 1 or not self.root.exists()
+        if not right:
+            raise ArtifactError(
+                f"{self.root} was left by another number of processes than {self.ranks.copies}.",
+                hint="Go on with as many as before, or run without --resume to begin again.",
+            )
+
     def remove(self) -> None:
-        """Take the state away: the run has ended well."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
+        """Take the state away: the run has ended well in all processes."""
+        self.ranks.wait()
+        if self.root is not None and self.ranks.first:
+            drop_state(self.root)
+
+
+def drop_state(root: Path) -> None:
+    """Remove what keepers wrote to ``root``, where anything is."""
+    if root.is_dir():
+        shutil.rmtree(root)
+    else:
+        root.unlink(missing_ok=True)

@@ -61,6 +61,11 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def has_others(device: torch.device) -> bool:
+    """Whether ``device`` is any of several GPUs, and none of them by number."""
+    return device == torch.device("cuda") and torch.cuda.device_count() > 1
+
+
 def device_name(device: torch.device) -> str:
     """What a record of times says of a device: the GPU's name, or the processor and its threads in use."""
     if device.type == "cuda":

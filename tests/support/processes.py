@@ -1,0 +1,136 @@
+"""What the tests of several processes run in each of them: FOLDER PARTS DEVICE, or "dying" and a command."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from scarprune.errors import ScarpruneError
+from scarprune.evaluate.perplexity import perplexity
+from scarprune.models.load import load_model
+from scarprune.profile import passes, state
+from scarprune.profile.run import profile_model
+from scarprune.profile.sums import Profile
+from scarprune.runtime.progress import set_quiet
+from scarprune.runtime.ranks import ALONE, Ranks, find_ranks, joined
+from scarprune.text.blocks import Blocks
+
+FAMILIES = ("llama", "gemma2", "phi3", "gpt2")  # channels divided, a tied head too, not divided, and no plan
+
+
+def text() -> Blocks:
+    """11 blocks of 12 tokens and of 7, from 11 documents."""
+    lengths = np.array([12, 12, 12, 7, 7, 12, 12, 12, 12, 7, 7])
+    ids = np.random.default_rng(1).integers(3, 96, size=(11, 12))
+    documents = np.repeat(np.arange(11)[:, None], 2, axis=1)
+    return Blocks(ids, lengths, None, "tokens", "random tokens", documents=documents)
+
+
+def measured(
+    folder: Path, family: str, ranks: Ranks = ALONE, device: str = "cpu", resume: Path | None = None
+) -> Profile:
+    """The profile of one of the models in ``folder``, with all that several processes can measure."""
+    model, _ = load_model(folder / family, "float32", device, ranks=ranks)
+    asked = {"batch": 2, "labels": "both", "extras": ("entropy",), "seed": 3, "rho": 0.1, "resume": resume}
+    return profile_model(model, text(), ranks=ranks, **asked)  # type: ignore[arg-type]
+
+
+class Stop(Exception):
+    """What breaks a run off."""
+
+
+def broken_off(folder: Path, ranks: Ranks, device: str) -> Profile:
+    """``measured`` in parts, broken off in each pass and gone on with; states are kept after each batch."""
+    kept = folder / f"state-{ranks.count}"
+    for batches in (3, 7):
+        with keeping_always(), raising_after(batches), contextlib.suppress(Stop):
+            measured(folder, "llama", ranks, device, kept)
+    assert kept.exists()
+    return measured(folder, "llama", ranks, device, kept)
+
+
+def judged(folder: Path, ranks: Ranks = ALONE, device: str = "cpu") -> np.ndarray:
+    """The losses of the blocks, under one of the models."""
+    model, _ = load_model(folder / "llama", "float32", device)
+    return perplexity(model, text(), ranks=ranks).block_nats
+
+
+def main(folder: Path, parts: int, device: str) -> None:
+    """Measure in this process what ``folder`` holds, and write what it is given."""
+    with joined(device) as device:
+        whole, divided = find_ranks(), find_ranks(parts)
+        place = folder / f"{divided.rank}-of-{divided.count}"
+        place.mkdir()
+        measured(folder, "llama", whole, device).save(place / "data.safetensors")
+        np.save(place / "nats.npy", judged(folder, whole, device))
+        for family in FAMILIES:
+            try:
+                measured(folder, family, divided, device).save(place / f"{family}.safetensors")
+            except ScarpruneError as error:
+                (place / f"{family}.txt").write_text(str(error))
+        broken_off(folder, divided, device).save(place / "went_on.safetensors")
+        line = torch.arange(10.0, device=device).view(2, 5)  # 5 columns over two parts: 3 and 2
+        start, stop = divided.slice_of(5)
+        np.save(place / "line.npy", divided.line_up(line[:, start:stop], 1, 5).cpu().numpy())
+
+
+@contextlib.contextmanager
+def keeping_always() -> Iterator[None]:
+    """States are kept after each batch."""
+    due = state.Keeper.due
+    state.Keeper.due = lambda self: self.path is not None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        state.Keeper.due = due  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def raising_after(batches: int) -> Iterator[None]:
+    """The batch after so many is broken off."""
+    batch, seen = passes.Run._batch, []
+
+    def counting(self: passes.Run, *arguments: Any) -> None:
+        seen.append(1)
+        batch(self, *arguments)
+        if len(seen) > batches:
+            raise Stop
+
+    passes.Run._batch = counting  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        passes.Run._batch = batch  # type: ignore[method-assign]
+
+
+def run_and_die(arguments: Sequence[str]) -> None:
+    """The command line, in which the second process is killed in its third batch."""
+    from scarprune.cli import main as cli
+
+    batch, seen = passes.Run._batch, []
+
+    def counting(self: passes.Run, *given: Any) -> None:
+        seen.append(1)
+        if self.ranks.rank == 1 and len(seen) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        batch(self, *given)
+
+    passes.Run._batch = counting  # type: ignore[method-assign]
+    sys.argv = ["scarprune", *arguments]
+    with keeping_always():
+        cli.main()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if sys.argv[1] == "dying":
+        run_and_die(sys.argv[2:])
+    else:
+        set_quiet(True)
+        main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
