@@ -1,6 +1,5 @@
 """Formulas against torch's own counter, against what autograd keeps, and against sums by hand."""
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -10,7 +9,7 @@ from scarprune.models.cost import cost_of
 from scarprune.models.find import find_sites
 from scarprune.models.head import find_head
 from scarprune.profile.passes import prepared
-from scarprune.profile.redundancy import CrossPass
+from scarprune.profile.redundancy import cross_sums
 from scarprune.profile.watch import watching
 from scarprune.scaling import formulas
 from scarprune.scaling.sizes import sizes_of
@@ -49,9 +48,9 @@ def test_a_pass_costs_what_torch_counts(family):
 def test_pass_2_adds_one_product_of_the_channels_with_the_core(family):
     model = tiny_model(family, attn_implementation="eager")
     sites, sizes = find_sites(model), sizes_of(model, 4)
-    core = {site.name: np.arange(k) for site, k in zip(sites, sizes.cores(), strict=True)}
+    core = [torch.arange(k) for k in sizes.cores()]
     plain = counted(model, lambda index, u, s: None)
-    crossed = counted(model, CrossPass(sites, core).observe)
+    crossed = counted(model, lambda index, u, s: cross_sums(u, s, core[index]))
     assert crossed - plain == BATCH * LENGTH * formulas.cross_operations(sizes)
     assert formulas.cross_operations(sizes) == LAYERS * 2 * sites[0].width * 1
 
