@@ -33,6 +33,7 @@ def own_text(
     count: int,
     *,
     tokenizer: Any | None = None,
+    prompt: float = 1.0,
     temperature: float = 1.0,
     seed: int = 0,
 ) -> Blocks:
@@ -47,6 +48,7 @@ def own_text(
         blocks: the text.
         count: how many blocks more.
         tokenizer: tells what the placeholder looks like; None takes the text for ordinary.
+        prompt: largest share of a block that an additional one begins with; the share is drawn from 0 to it.
         temperature: of sampling.
         seed: of all draws.
 
@@ -54,12 +56,15 @@ def own_text(
         Blocks of one length, the longest of ``blocks``: those first, then the additional ones.
 
     Raises:
-        ArgumentError: a negative count, or no positive temperature.
+        ArgumentError: a negative count, a share outside 0 to 1, or no positive temperature.
         UnsupportedModelError: the architecture does not hand on its keys and values.
         MemoryBudgetError: not even one row fits.
     """
-    if count < 0 or not temperature > 0:
-        raise ArgumentError(f"{count} blocks cannot be sampled at temperature {temperature}.")
+    if count < 0 or not temperature > 0 or not 0 <= prompt <= 1:
+        raise ArgumentError(
+            f"{count} blocks that begin with up to {prompt} of a block cannot be sampled at temperature "
+            f"{temperature}."
+        )
     if not len(blocks):
         return blocks
     placeholder = find_placeholder(tokenizer, blocks, vocabulary_size(model))
@@ -68,7 +73,7 @@ def own_text(
     first = marked if placeholder is not None else []
     chosen = [rng.permutation(len(marked)) for _ in range(-(-count // len(marked)))]
     order = np.concatenate(chosen)[:count] if chosen else np.empty(0, dtype=np.int64)
-    more = [marked[i][: rng.integers(1, len(marked[i]) + 1)] for i in order]
+    more = [marked[i][: 1 + int(rng.random() * prompt * len(marked[i]))] for i in order]
     length = int(blocks.lengths.max())
     writer = _Writer(model, placeholder, _unsaid(tokenizer), temperature, length, seed)
     written = writer.rows([*first, *more])

@@ -111,6 +111,15 @@ def test_the_same_seed_writes_the_same_and_another_something_else() -> None:
     assert not np.array_equal(first, other)
 
 
+def test_a_smaller_prompt_leaves_more_to_the_model() -> None:
+    text = random_blocks(3, 16, vocabulary=9)
+    found = own_text(_Says([9] * 16), text, 50, prompt=0.25, temperature=COLD)
+    begun = (found.ids[3:] != 9).sum(1)
+    assert (begun.min(), begun.max()) == (1, 4)
+    with pytest.raises(ArgumentError, match=r"up to 1\.5 of a block"):
+        own_text(_Says([1]), text, 1, prompt=1.5)
+
+
 def test_where_memory_runs_out_fewer_rows_are_written_at_once() -> None:
     text = random_blocks(4, 8, vocabulary=9)
     sizes: list[int] = []
