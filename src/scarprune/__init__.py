@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scarprune.augment.own_text import own_text
     from scarprune.cut.compensate.job import Bounds
     from scarprune.cut.prune import prune_model
     from scarprune.cut.save import save_model
@@ -46,6 +47,7 @@ _HOMES = {
     "Site": "models.site",
     "read_blocks": "text.blocks",
     "Blocks": "text.blocks",
+    "own_text": "augment.own_text",
     "profile_model": "profile.run",
     "load_profile": "profile.sums",
     "Profile": "profile.sums",
@@ -98,6 +100,7 @@ __all__ = [
     "load_profile",
     "make_plan",
     "masked",
+    "own_text",
     "perplexity",
     "profile_model",
     "prune_model",

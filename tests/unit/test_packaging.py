@@ -32,6 +32,7 @@ PUBLIC = [
     "make_plan",
     "load_plan",
     "masked",
+    "own_text",
     "prune_model",
     "save_model",
     "perplexity",
