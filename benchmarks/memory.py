@@ -69,7 +69,13 @@ def one(row: str, arguments) -> dict:
 
     passes_module.say_before, passes_module.Run.walk = catch, timed
     batch = arguments.batch if arguments.batch == "auto" else int(arguments.batch)
-    options = {"batch": batch, "memory": bound or "auto", "redundancy": arguments.passes == 2}
+    compiled = {"auto": "auto", "on": True, "off": False}[arguments.compile]
+    options = {
+        "batch": batch,
+        "compiled": compiled,
+        "memory": bound or "auto",
+        "redundancy": arguments.passes == 2,
+    }
     if gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -90,6 +96,7 @@ def one(row: str, arguments) -> dict:
     return {
         "row": row,
         "way": way.kind,
+        "compile": arguments.compile,
         "bound": parse_size(bound) if bound else None,
         "batch": way.batch,
         "together": way.together,
@@ -122,6 +129,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--batch", default="auto")
     parser.add_argument("--passes", type=int, choices=(1, 2), default=2)
+    parser.add_argument("--compile", choices=("auto", "on", "off"), default="auto")
     parser.add_argument("--warm", action="store_true", help="run pass 1 once before it is timed")
     parser.add_argument("--folder", type=Path, default=Path("checkpoints"), help="of checkpoints for /files")
     parser.add_argument("--name", help="of the record [default: memory_gpu or memory_cpu]")
