@@ -30,6 +30,17 @@ def auto_or_switch(value: str) -> bool | str:
     return value if value == "auto" else value == "on"
 
 
+def auto_or_size(value: str) -> int | str:
+    """The parser of options that are ``auto`` or a size of memory."""
+    from scarprune.errors import ArgumentError
+    from scarprune.runtime.size import parse_size
+
+    try:
+        return value if value == "auto" else parse_size(value)
+    except ArgumentError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 PATH = click.Path(path_type=Path)
 
 
@@ -126,6 +137,15 @@ measuring: Decorator = _all(
     click.option("--blocks", type=int, help="Blocks of text to measure on [default: 128]."),
     batch,
     compiled,
+)
+
+memory = click.option(
+    "--memory",
+    type=auto_or_size,
+    metavar="auto|SIZE",
+    default="auto",
+    show_default=True,
+    help="Most to use on the device, as 20GiB; layers are recomputed, then streamed, as needed.",
 )
 
 extras = click.option(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.option("--text", help="What to measure on [default: the built-in calibration text].")
 @click.option("--out", type=options.PATH, required=True, help="The profile, a .safetensors file.")
 @options.measuring
+@options.memory
 @options.labels
 @options.extras
 @options.reading

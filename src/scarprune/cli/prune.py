@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @options.compensating
 @options.saving
 @options.measuring
+@options.memory
 @options.reading
 @options.loading
 @options.resume
@@ -51,6 +52,7 @@ def command(
     blocks: int | None,
     batch: Any,
     compiled: Any,
+    memory: Any,
     resume: bool,
     overwrite: bool,
     json_file: str | None,
@@ -77,7 +79,7 @@ def command(
             profile=profile,
             evaluation=evaluation,
             evaluation_blocks=evaluation_blocks,
-            measuring=Measuring(blocks=blocks, batch=batch, compiled=compiled),
+            measuring=Measuring(blocks=blocks, batch=batch, compiled=compiled, memory=memory),
             compensating=options.pick(Compensating, given),
             planning=options.pick(Planning, given),
             reading=options.pick(Reading, given),

@@ -10,7 +10,7 @@ from torch import nn
 
 from scarprune.errors import ArgumentError, MemoryBudgetError
 from scarprune.models.capture import plain_causal_masks
-from scarprune.models.forward import input_device
+from scarprune.models.forward import device_of, input_device
 from scarprune.runtime.device import to_device
 from scarprune.runtime.graph import Leash
 from scarprune.runtime.memory import available_bytes, is_out_of_memory, release_cached
@@ -42,8 +42,7 @@ class Batches:
         if batch != "auto" and (not isinstance(batch, int) or batch < 1):
             raise ArgumentError(f"batch must be auto or a positive number of blocks, not {batch!r}.")
         self.blocks, self.batch = blocks, batch
-        devices = (p.device for p in model.parameters() if p.device.type != "meta")
-        self.device = next(devices, torch.device("cpu"))  # all weights are meta where all are offloaded
+        self.device = device_of(model)
         self._entrance = input_device(model)
         self.tokens = tokens_at_once(model, self.device)
 

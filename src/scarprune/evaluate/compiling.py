@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from scarprune.models.forward import device_of
+from scarprune.models.streamed import streamed_of
 from scarprune.profile.compiling import Compiled, Compiling, resolve
 from scarprune.runtime.memory import is_out_of_memory
 
@@ -48,9 +50,12 @@ def compiling(
 ) -> Iterator[Attempt]:
     """Compile the layers of ``model`` for what is attempted inside; no trace of it stays.
 
-    ``auto``: where a GPU gains more than compiling costs, in ``passes`` forward over blocks of ``lengths``.
+    ``auto``: where a GPU gains more than compiling costs, in ``passes`` forward over blocks of ``lengths``;
+    never where layers are streamed, since what brings them is around each.
     """
+    if streamed_of(model) is not None:
+        compiled = False
     tokens = _OF_BOTH_WAYS * passes * float(lengths.sum())
     found = Compiling(resolve(compiled, model, tokens, 1), lengths)
     with found.layers(model):
-        yield Attempt(found, next(model.parameters()).device)
+        yield Attempt(found, device_of(model))

@@ -24,12 +24,14 @@ class Head:
             unknown and they do not, ``hidden`` is the logits and ``logits`` passes them through.
         scale: factor of the linear head's output.
         softcap: c of c * tanh(logits / c), or None.
+        chunk_bytes: of float32 logits that are made at once at most; None is what a device does well.
     """
 
     model: nn.Module
     chunked: bool = True
     scale: float = 1.0
     softcap: float | None = None
+    chunk_bytes: int | None = None
 
     def hidden(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Final normed hidden states [B, T, D] of ``input_ids`` [B, T], on the model's device."""

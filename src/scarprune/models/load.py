@@ -28,7 +28,9 @@ from scarprune.models.family import known_family, read
 from scarprune.models.fingerprint import carry_fingerprint, fingerprint_folder, fingerprint_model
 from scarprune.models.gguf import dequantized, parsed_once
 from scarprune.models.quiet import quiet
+from scarprune.models.skeleton import fill_streamed, skeleton
 from scarprune.models.source import Origin, carry_origin, locate
+from scarprune.models.streamed import stream
 from scarprune.models.tensor_parallel import compute_on_plain_tensors, held, in_parts, refuse_without_plan
 from scarprune.models.tokenizer import tokenizer_of
 from scarprune.runtime.device import has_others, resolve_device, resolve_dtype
@@ -49,6 +51,7 @@ def load_model(
     trust_remote_code: bool = False,
     device_map: str | dict[str, Any] | None = None,
     ranks: Ranks = ALONE,
+    streamed: bool = False,
 ) -> tuple[Any, Any | None]:
     """Load a model and its tokenizer; the tokenizer is None where there is none.
 
@@ -61,6 +64,8 @@ def load_model(
         trust_remote_code: run Python code that comes with the model.
         device_map: ``auto`` or a dict, as accelerate takes it, to spread the weights over devices.
         ranks: from ``find_ranks``; where they hold a copy in parts, this process is given its own.
+        streamed: leave the layers where they are, in the checkpoint's files (a ``.gguf`` file's in CPU
+            memory), and bring one at a time to the device when it computes.
 
     Raises:
         ArtifactError: nothing there, no model, or damaged files.
@@ -71,13 +76,23 @@ def load_model(
     """
     if device_map is not None and device != "auto":
         raise ArgumentError(f"device_map says where the weights go; device={device!r} cannot say it as well.")
+    if ranks.parts > 1 and streamed:
+        raise ArgumentError(
+            f"A model in {ranks.parts} parts has each of them whole on its device, not streamed."
+        )
+    if device_map is not None and streamed:
+        raise ArgumentError(f"Streamed layers have one device; device_map={device_map!r} spreads them.")
     origin = locate(source, revision, code=trust_remote_code)
     place = resolve_device(device)
     with parsed_once(origin):
         if ranks.parts > 1:
             model = _load_part(origin, dtype, place, ranks, trust_remote_code)
+        elif origin.gguf and streamed:
+            model = stream(_load_gguf(origin, dtype, torch.device("cpu"), None), place)
         elif origin.gguf:
             model = _load_gguf(origin, dtype, place, device_map)
+        elif streamed:
+            model = _load_streamed(origin, dtype, place, trust_remote_code)
         elif _is_adapter(origin.path):
             model = _load_adapter(origin, dtype, place, device_map)
         else:
@@ -119,9 +134,7 @@ def _load_folder(
     config = load_config(origin, trust_remote_code=trust_remote_code)
     checkpoint = open_checkpoint(origin.path)
     quantized = read(config, "quantization_config") is not None
-    chosen = resolve_dtype(
-        dtype, _stored_dtype(checkpoint), device, _fits(_float32_bytes(checkpoint), device)
-    )
+    chosen = _dtype_of(checkpoint, dtype, device)
     if device.type == "cpu" and dtype == "auto" and chosen != torch.float32 and not quantized:
         remark(
             f"In float32 the weights would take {gib(_float32_bytes(checkpoint))}, more than is free here: "
@@ -136,6 +149,57 @@ def _load_folder(
         use_safetensors=True,
         device_map=_device_map(device, device_map, _float32_bytes(checkpoint) * chosen.itemsize // 4),
     )
+
+
+def outline(
+    source: str | Path,
+    dtype: str = "auto",
+    device: str = "auto",
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Any | None:
+    """The model that ``load_model`` would load whole, with shapes and dtype and no values in its weights.
+
+    None where nothing is known beforehand: an adapter, quantized weights, or no declared family.
+
+    Raises:
+        ArtifactError: nothing there, no model, or damaged files.
+        UnsupportedModelError: an architecture that cannot be measured.
+    """
+    origin = locate(source, revision, code=trust_remote_code)
+    if not origin.gguf and _is_adapter(origin.path):
+        return None
+    with parsed_once(origin):
+        config = load_config(origin, trust_remote_code=trust_remote_code)
+    if read(config, "quantization_config") is not None or known_family(config) is None:
+        return None
+    place = resolve_device(device)
+    if origin.gguf:
+        chosen = resolve_dtype(dtype, torch.bfloat16, place, fits=False)
+    else:
+        chosen = _dtype_of(open_checkpoint(origin.path), dtype, place)
+    with as_sentences(origin, trust_remote_code=trust_remote_code):
+        return skeleton(auto_class(config), config, chosen, trust_remote_code=trust_remote_code)
+
+
+def _dtype_of(checkpoint: Checkpoint, dtype: str, device: torch.device) -> torch.dtype:
+    fits = _fits(_float32_bytes(checkpoint), device)
+    return resolve_dtype(dtype, _stored_dtype(checkpoint), device, fits)
+
+
+def _load_streamed(origin: Origin, dtype: str, device: torch.device, trust_remote_code: bool) -> Any:
+    if _is_adapter(origin.path):
+        raise UnsupportedModelError(f"{origin.path} holds an adapter, which cannot be streamed.", hint=MERGE)
+    config = load_config(origin, trust_remote_code=trust_remote_code)
+    if read(config, "quantization_config") is not None:
+        raise UnsupportedModelError(f"The weights of {origin.source} are quantized, and cannot be streamed.")
+    checkpoint = open_checkpoint(origin.path)
+    chosen = resolve_dtype(dtype, _stored_dtype(checkpoint), device)
+    with as_sentences(origin, trust_remote_code=trust_remote_code):
+        model = skeleton(auto_class(config), config, chosen, trust_remote_code=trust_remote_code)
+    fill_streamed(model, checkpoint, device)
+    return model
 
 
 def _load_gguf(origin: Origin, dtype: str, device: torch.device, device_map: Any) -> Any:

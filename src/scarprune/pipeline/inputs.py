@@ -25,11 +25,17 @@ class Loading:
     trust_remote_code: bool = False
 
     def load(
-        self, source: str, spreading: "Spreading | None" = None, ranks: "Ranks | None" = None
+        self,
+        source: str,
+        spreading: "Spreading | None" = None,
+        ranks: "Ranks | None" = None,
+        *,
+        streamed: bool = False,
     ) -> tuple[Any, Any | None]:
         """The model and its tokenizer, where it has one."""
         from scarprune.models.load import load_model  # a folder is cut without torch in the process
 
+        of_ranks: dict[str, Any] = {} if ranks is None else {"ranks": ranks}
         return load_model(
             source,
             self.dtype,
@@ -37,7 +43,8 @@ class Loading:
             revision=self.revision,
             trust_remote_code=self.trust_remote_code,
             device_map=None if spreading is None else spreading.device_map,
-            **({} if ranks is None else {"ranks": ranks}),
+            streamed=streamed,
+            **of_ranks,
         )
 
 
@@ -97,7 +104,10 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Measuring:
-    """How a model is profiled; ``blocks`` None is the default number, or all of a file of token ids."""
+    """How a model is profiled; ``blocks`` None is the default number, or all of a file of token ids.
+
+    ``memory`` is what ``profile_model`` takes; a model is loaded within it.
+    """
 
     blocks: int | None = None
     batch: Batch = "auto"
@@ -105,6 +115,12 @@ class Measuring:
     labels: "Labels" = "data"
     redundancy: bool = True
     extras: tuple[str, ...] = ()
+    memory: int | Literal["auto"] = "auto"
+
+    @property
+    def bound(self) -> int | None:
+        """Bytes of memory that may be in use, where that was said."""
+        return None if self.memory == "auto" else self.memory
 
 
 @dataclass(frozen=True, slots=True)

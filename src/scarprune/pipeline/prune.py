@@ -21,10 +21,13 @@ from scarprune.models.find import find_sites
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.models.site import Site
 from scarprune.models.source import origin_of
+from scarprune.models.streamed import streamed_of
 from scarprune.models.supports import refuse_cut
+from scarprune.pipeline.cut_streamed import cut_streamed, streamed_source
 from scarprune.pipeline.cutting import cut_in_memory, save_cut
 from scarprune.pipeline.inputs import Compensating, Loading, Measuring, Planning, Reading
 from scarprune.pipeline.lesson import check_own, lesson
+from scarprune.pipeline.room import load_within
 from scarprune.pipeline.stages import BETTER_TEXT, count_of, describe, describe_model, measure, say_expected
 from scarprune.pipeline.texts import Texts, read_texts
 from scarprune.pipeline.workshop import workshop
@@ -32,6 +35,8 @@ from scarprune.plan.plan import Plan, make_plan
 from scarprune.plan.readiness import readiness
 from scarprune.profile.run import Labels
 from scarprune.profile.sums import Profile, extra_of, load_profile
+from scarprune.runtime.device import resolve_device
+from scarprune.runtime.memory import bounded
 from scarprune.runtime.progress import remark
 from scarprune.runtime.provenance import provenance
 from scarprune.scores.score import find_score
@@ -135,8 +140,11 @@ def prune(
     measuring = as_needed(measuring, planning.score)
     compensation = check_compensating(compensating)
     given = None if profile is None else load_profile(profile)
-    with workshop(out, resume, keep=(_STATE, _PROFILE)) as work:
-        model, tokenizer = loading.load(source)
+    with (
+        workshop(out, resume, keep=(_STATE, _PROFILE)) as work,
+        bounded(resolve_device(loading.device), measuring.bound),
+    ):
+        model, tokenizer = load_within(loading, source, measuring, reading.length)
         _refuse_early(model, out, save_dtype, compensation)
         rehearse(find_sites(model), sparsity, planning, pad)
         if given is not None:
@@ -163,33 +171,35 @@ def prune(
         say_expected(model, texts.evaluation, runs=2)
         dense = perplexity(model, texts.evaluation, batch=measuring.batch, compiled=measuring.compiled)
         facts = provenance(**describe_model(model, source), seed=reading.seed)
-        first = texts.evaluation.ids[0, : texts.evaluation.lengths[0]]
         learned = None
         if compensation.fit is not None and texts.calibration is not None:
             own, trains = compensating.own_text, compensation.trains
             learned = lesson(model, tokenizer, texts.calibration, own, reading.seed, trains=trains)
-        reference = cut_in_memory(
-            model,
-            plan,
-            ids=first,
-            save_dtype=save_dtype,
-            pad=pad,
-            blocks=None if learned is None else learned.text,
-            held_out=None if learned is None else learned.held_out,
-            compensating=compensating,
-        )
-        pruned = perplexity(model, texts.evaluation, batch=measuring.batch, compiled=measuring.compiled)
-        report = save_cut(
-            model,
-            tokenizer,
-            plan,
-            work / out.name,
-            reference,
-            save_dtype=save_dtype,
-            pad=pad,
-            loading=loading,
-            quality=_quality(dense, pruned, texts),
-        )
+        saving: dict[str, Any] = {"save_dtype": save_dtype, "pad": pad, "loading": loading}
+        if streamed_of(model) is not None:
+            pruned, report = cut_streamed(
+                model,
+                plan,
+                work / out.name,
+                texts.evaluation,
+                lambda pruned: _quality(dense, pruned, texts),
+                batch=measuring.batch,
+                **saving,
+            )
+        else:
+            reference = cut_in_memory(
+                model,
+                plan,
+                ids=texts.evaluation.ids[0, : texts.evaluation.lengths[0]],
+                save_dtype=save_dtype,
+                pad=pad,
+                blocks=None if learned is None else learned.text,
+                held_out=None if learned is None else learned.held_out,
+                compensating=compensating,
+            )
+            pruned = perplexity(model, texts.evaluation, batch=measuring.batch, compiled=measuring.compiled)
+            quality = _quality(dense, pruned, texts)
+            report = save_cut(model, tokenizer, plan, work / out.name, reference, quality=quality, **saving)
         replace_folder(work / out.name, out)
     return Pruned(out, plan, report, dense, pruned, texts, facts, 0 if learned is None else learned.own)
 
@@ -225,6 +235,8 @@ def check_compensating(compensating: Compensating) -> Compensation:
 def _refuse_early(model: Any, out: Path, save_dtype: str | None, compensation: Compensation) -> None:
     """What would be refused when the checkpoint is written is refused before the long work."""
     refuse_cut(model)
+    if streamed_of(model) is not None:
+        streamed_source(model, compensation.name)
     if compensation.adds_bias and lacks_bias(model):
         raise UnsupportedModelError(
             f"Down projections of {type(model).__name__} have no bias in stock transformers, so what "

@@ -11,7 +11,9 @@ from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
 from scarprune.evaluate.tasks import Asking, TaskResults, run_tasks
 from scarprune.models.find import find_sites
 from scarprune.models.fingerprint import fingerprint_model
+from scarprune.models.forward import device_of
 from scarprune.pipeline.inputs import Batch, Loading, Measuring, Reading, Spreading, judged
+from scarprune.pipeline.room import load_within
 from scarprune.pipeline.texts import as_read, read_again, say_overlap
 from scarprune.plan.plan import Plan, load_plan
 from scarprune.profile.compiling import Compiled
@@ -19,6 +21,8 @@ from scarprune.profile.estimate import expected_seconds
 from scarprune.profile.run import profile_model
 from scarprune.profile.state import drop_state
 from scarprune.profile.sums import Profile
+from scarprune.runtime.device import resolve_device
+from scarprune.runtime.memory import bounded
 from scarprune.runtime.progress import duration, remark
 from scarprune.runtime.provenance import package_version, provenance
 from scarprune.runtime.ranks import ALONE, Ranks, find_ranks, joined
@@ -53,7 +57,7 @@ def profile(
     """
     refuse_existing(out, overwrite)
     state = partial_path(out)
-    with joined(loading.device) as device:
+    with joined(loading.device) as device, bounded(resolve_device(device), measuring.bound):
         ranks = spreading.ranks()
         if ranks.first and state.exists() and not resume:
             remark(
@@ -63,7 +67,8 @@ def profile(
         ranks.wait()
         if text is None and source != "demo":
             remark(BETTER_TEXT)
-        model, tokenizer = replace(loading, device=device).load(source, spreading, ranks)
+        here = replace(loading, device=device)
+        model, tokenizer = load_within(here, source, measuring, reading.length, spreading, ranks)
         blocks = reading.blocks(text or "demo", tokenizer, count_of(measuring.blocks))
         measured = measure(model, blocks, measuring, seed=reading.seed, state=state, ranks=ranks)
         if not ranks.first:
@@ -93,6 +98,7 @@ def measure(
         resume=state,
         seed=seed,
         ranks=ranks,
+        memory=measuring.memory,
     )
 
 
@@ -251,7 +257,7 @@ def _evaluate(
 
 def say_expected(model: Any, blocks: Blocks, runs: int) -> None:
     """Say how long reading ``blocks`` will take on a CPU, where that is worth knowing."""
-    if next(model.parameters()).device.type != "cpu":
+    if device_of(model).type != "cpu":
         return
     seconds = expected_seconds(model, 0.5 * runs * int(blocks.lengths.sum()))  # forward alone
     if seconds > _WORTH_SAYING_S:
@@ -277,6 +283,6 @@ def describe_model(model: Any, source: str) -> dict[str, Any]:
     return {
         "model": source,
         "fingerprint": fingerprint_model(model),
-        "device": str(next(model.parameters()).device),
+        "device": str(device_of(model)),
         "dtype": str(model.dtype).removeprefix("torch."),
     }

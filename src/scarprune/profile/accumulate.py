@@ -178,9 +178,9 @@ class SumsPass(Summing):
 
     def commit(self, scale: float = 1.0) -> None:
         """Add the batch to the totals; ``scale`` is the power of two the loss was multiplied by."""
-        inputs = {
-            (index, "input"): p.inputs[None] for index, p in enumerate(self.places) if p.inputs is not None
-        }
+        seen = sorted({index for index, _ in self._pending})  # one site's, where layers are taken one by one
+        places = ((index, self.places[index].inputs) for index in seen)
+        inputs = {(index, "input"): sums[None] for index, sums in places if sums is not None}
         for key, pending in (self._pending | inputs).items():
             # Apple's MPS has no float64: its totals are kept on the CPU.
             batch = (pending.cpu() if pending.device.type == "mps" else pending).double()
@@ -204,13 +204,18 @@ class SumsPass(Summing):
         return out
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """Continue from totals that ``arrays`` gave."""
+        """Continue from totals that ``arrays`` gave, and from no others."""
+        self._totals.clear()
         for index, site in enumerate(self.sites):
             for kind, rows in self._rows.items():
                 prefix = f"{site.name}/" + ("model/" if kind == "model" else "")
                 if prefix + rows[0][0] in arrays:
                     parts = [np.atleast_2d(arrays[prefix + name]) for name, _ in rows]
                     self._totals[index, kind] = torch.from_numpy(np.concatenate(parts))
+
+    def rest(self) -> None:
+        """Leave the totals in CPU memory until the next batch of theirs."""
+        self._totals = {key: total.cpu() for key, total in self._totals.items()}
 
     def pending_is_finite(self) -> bool:
         """Whether the batch just seen holds numbers alone (asks the device, and so waits for it)."""

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from scarprune.models.fingerprint import fingerprint_model
+from scarprune.models.forward import device_of
 from scarprune.models.site import Site
+from scarprune.models.streamed import present
 from scarprune.profile.redundancy import correlations, redundancy
 from scarprune.profile.sums import GROUPS, Profile, stored
 from scarprune.profile.weights import connection, wanda_terms, weight_norms
@@ -36,10 +38,12 @@ def assemble(
         ):  # NumPy leaves the interpreter free: 0.15 s a site of 14,336 channels
             of_sites = pool.map(lambda site: _reduced(site, blocks, totals, core, cross, kinds), sites)
             reduced |= {site.name: kept for site, kept in zip(sites, of_sites, strict=True)}
-    for site in sites:
-        kept = reduced[site.name] | weight_norms(model, site)
-        kept |= wanda_terms(model, site, totals[f"{site.name}/sum_x2"])
-        kept |= connection(model, site, core[site.name])
+    for index, site in enumerate(sites):
+        kept = reduced[site.name]
+        with present(model, index):
+            kept |= weight_norms(model, site)
+            kept |= wanda_terms(model, site, totals[f"{site.name}/sum_x2"])
+            kept |= connection(model, site, core[site.name])
         tensors |= {f"{site.name}/{name}": array for name, array in kept.items()}
     header = {
         "fingerprint": fingerprint_model(model),
@@ -54,7 +58,7 @@ def assemble(
         "text": [_text(blocks)],
         "provenance": provenance(
             model=getattr(model.config, "_name_or_path", "") or type(model).__name__,
-            device=str(next(model.parameters()).device),
+            device=str(device_of(model)),
             dtype=str(model.dtype).removeprefix("torch."),
             seed=seed,
         ),

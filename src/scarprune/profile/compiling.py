@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from scarprune.models.compiled import compiled_layers
+from scarprune.models.forward import device_of
+from scarprune.models.streamed import streamed_of
 from scarprune.profile.estimate import matmul_parameters, matmul_rate
 from scarprune.profile.loss import Rows, loss_rows
 from scarprune.runtime.progress import remark
@@ -88,8 +90,8 @@ def resolve(compiled: Compiled, model: nn.Module, tokens: float, passes: int) ->
     if compiled != "auto":
         return bool(compiled)
     devices = {parameter.device for parameter in model.parameters()}
-    device = next(iter(devices))
-    if len(devices) > 1 or device.type != "cuda":
+    device = device_of(model)
+    if (len(devices) > 1 and streamed_of(model) is None) or device.type != "cuda":
         return False
     operations = 4.0 * matmul_parameters(model) * tokens
     ideal = operations / matmul_rate(next(model.parameters()).dtype, device)

@@ -42,7 +42,7 @@ def entropy_gradient(head: Head, hidden: torch.Tensor, vocabulary: int, scale: f
     """
     states = hidden.detach().reshape(-1, hidden.shape[-1])
     gradient = torch.empty_like(states)
-    step = chunk_tokens(vocabulary, hidden.device)
+    step = chunk_tokens(vocabulary, hidden.device, head.chunk_bytes)
     for start in range(0, len(states), step):
         part = slice(start, start + step)
         with torch.enable_grad():

@@ -1,8 +1,8 @@
 """How much memory and time a profile will take, said before it starts."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -11,17 +11,19 @@ from scarprune.models.cost import cost_of
 from scarprune.models.head import Head
 from scarprune.models.site import Site
 from scarprune.models.tensor_parallel import held
+from scarprune.profile.layerwise import Layerwise
 from scarprune.profile.loss import chunk_tokens
 from scarprune.profile.watch import watching
-from scarprune.runtime.memory import available_bytes, used_bytes
+from scarprune.runtime.memory import used_bytes
 
 _PROBE_TOKENS = (32, 64)
 TOKENS_AT_ONCE = {"cpu": 2048, "mps": 4096}
 MOST_TOKENS = 16384
 SHARE_OF_FREE = 0.85
 # A CPU's allocator holds freed blocks between those in use: 1.9 to 2.2 times what is saved, measured on
-# four Llama shapes of 7M to 60M parameters (benchmarks/memory.py).
+# four Llama shapes of 7M to 60M parameters (benchmarks/memory.py); less where it is ``frugal``.
 _HELD_PER_SAVED = {"cpu": 2.0}
+_HELD_PER_SAVED_FRUGAL = {"cpu": 1.4}
 # Compiled layers make again in the backward pass what is cheap to make: of what eager ones save, on
 # Llama-3.1-8B's shape (benchmarks/profile_gpu.py).
 _COMPILED_SAVES = 0.75
@@ -55,12 +57,16 @@ class Memory:
         saved = batch * (self.linear * length + self.square * length**2)
         return int(self.resident + self.totals + saved + max(self.logits, self.transient * batch * length))
 
-    def largest_batch(self, length: int, blocks: int, device: torch.device) -> int:
-        """How many blocks of ``length`` to take at once: what fits, and no more than helps."""
-        room = available_bytes(device) * SHARE_OF_FREE - self.totals - self.logits
-        fits = int(room / max(1.0, self.peak(1, length) - self.peak(0, length)))
-        helps = max(1, TOKENS_AT_ONCE.get(device.type, MOST_TOKENS) // length)
-        return max(1, min(fits, helps, blocks))
+    def largest_batch(self, length: int, limit: float) -> int:
+        """How many blocks of ``length`` fit at once into ``limit`` bytes, those in use already among them."""
+        room = limit - self.resident - self.totals
+        saved = self.linear * length + self.square * length**2
+        fits = min((room - self.logits) / max(1.0, saved), room / max(1.0, saved + self.transient * length))
+        return max(0, int(fits))
+
+    def checkpointed(self, layers: int, state_bytes: int) -> "Memory":
+        """The same where each of ``layers`` keeps its input alone, of ``state_bytes`` a token."""
+        return replace(self, linear=layers * state_bytes + self.linear / layers, square=self.square / layers)
 
 
 def estimate_memory(
@@ -71,30 +77,77 @@ def estimate_memory(
     vocabulary: int,
     totals: int,
     compiled: bool,
+    frugal: bool = False,
 ) -> Memory:
     """Measure what the model saves for a backward pass over a few tokens; the rest follows from shapes."""
     resident = used_bytes(device)
-    few, more = (_saved_bytes(model, head, sites, tokens) for tokens in _PROBE_TOKENS)
+
+    def whole(tokens: int) -> torch.Tensor:
+        return head.hidden(torch.zeros(1, tokens, dtype=torch.int64))
+
+    few, more = (_saved_bytes(model, sites, whole, tokens) for tokens in _PROBE_TOKENS)
+    return _memory(model, sites, device, head, vocabulary, resident, totals, compiled, frugal, few, more)
+
+
+def estimate_layer(
+    model: nn.Module,
+    layers: Layerwise,
+    sites: Sequence[Site],
+    vocabulary: int,
+    totals: int,
+    compiled: bool,
+) -> Memory:
+    """The same of a streamed model, one of whose layers is there at a time: measured on the first."""
+    walk, head, device = layers.walk, layers.head, layers.walk.device
+    state = torch.zeros(1, max(_PROBE_TOKENS), sites[0].hidden, dtype=next(model.parameters()).dtype)
+    with layers.streamed.held(0):
+        resident = used_bytes(device)
+
+        def first(tokens: int) -> torch.Tensor:
+            return walk.step(0, state[:, :tokens].to(device))
+
+        few, more = (_saved_bytes(model, sites[:1], first, tokens) for tokens in _PROBE_TOKENS)
+    return _memory(model, sites, device, head, vocabulary, resident, totals, compiled, True, few, more)
+
+
+def _memory(
+    model: nn.Module,
+    sites: Sequence[Site],
+    device: torch.device,
+    head: Head,
+    vocabulary: int,
+    resident: int,
+    totals: int,
+    compiled: bool,
+    frugal: bool,
+    few: int,
+    more: int,
+) -> Memory:
+    """From what is saved for ``_PROBE_TOKENS`` tokens."""
     t1, t2 = _PROBE_TOKENS
     square = max(0.0, (more / t2 - few / t1) / (t2 - t1))
     widest = max(site.width for site in sites)
     itemsize = next(model.parameters()).element_size()
     # s, the two gradients of a gate and its product, and the sums' own float32 temporaries.
     sums = 0 if compiled or device.type == "cpu" else 6 * 4
-    held = _HELD_PER_SAVED.get(device.type, 1.0) * (_COMPILED_SAVES if compiled else 1.0)
+    held = (_HELD_PER_SAVED_FRUGAL if frugal else _HELD_PER_SAVED).get(device.type, 1.0)
+    held *= _COMPILED_SAVES if compiled else 1.0
     return Memory(
         resident=resident,
         totals=totals,
         linear=held * (few / t1 - square * t1),
         square=held * square,
         transient=(4 * itemsize + sums) * widest,
-        logits=4 * 4 * vocabulary * chunk_tokens(vocabulary, device),
+        logits=4 * 4 * vocabulary * chunk_tokens(vocabulary, device, head.chunk_bytes),
     )
 
 
-def _saved_bytes(model: nn.Module, head: Head, sites: Sequence[Site], tokens: int) -> int:
-    """Bytes of distinct storages, weights left out, that autograd keeps for one block of ``tokens``."""
-    weights = {held(parameter).untyped_storage().data_ptr() for parameter in model.parameters()}
+def _saved_bytes(
+    model: nn.Module, sites: Sequence[Site], run: Callable[[int], torch.Tensor], tokens: int
+) -> int:
+    """Bytes of distinct storages, weights left out, that autograd keeps when ``run`` takes ``tokens``."""
+    there = (held(parameter) for parameter in model.parameters() if not parameter.is_meta)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in there}
     seen: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -103,12 +156,12 @@ def _saved_bytes(model: nn.Module, head: Head, sites: Sequence[Site], tokens: in
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    ids = torch.zeros(1, tokens, dtype=torch.int64)
     with (
+        torch.enable_grad(),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         watching(model, sites, lambda index, u, s: None),
     ):
-        hidden = head.hidden(ids)  # held while counting: a freed address would be counted once for two
+        hidden = run(tokens)  # held while counting: a freed address would be counted once for two
         total = sum(seen.values())
         del hidden
     return total

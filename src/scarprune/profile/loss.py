@@ -24,9 +24,10 @@ class LossGradient:
     gradient: Mapping[str, torch.Tensor]
 
 
-def chunk_tokens(vocabulary: int, device: torch.device) -> int:
-    """Tokens whose float32 logits are held at once."""
+def chunk_tokens(vocabulary: int, device: torch.device, most: int | None = None) -> int:
+    """Tokens whose float32 logits are held at once: ``most`` bytes of them, where that is given."""
     budget = _CHUNK_BYTES.get(device.type, _CHUNK_BYTES_ELSEWHERE)
+    budget = budget if most is None else min(budget, most)
     return max(64, budget // (4 * vocabulary))
 
 
@@ -54,7 +55,7 @@ def loss_gradient(
     draws = None if uniforms is None else F.pad(uniforms.to(hidden.device), (0, 1)).flatten()
     gradient = {kind: torch.empty_like(states) for kind in kinds}
     loss = {kind: torch.zeros((), device=hidden.device) for kind in kinds}
-    chunks = math.ceil(len(states) / chunk_tokens(vocabulary, hidden.device))
+    chunks = math.ceil(len(states) / chunk_tokens(vocabulary, hidden.device, head.chunk_bytes))
     step = math.ceil(len(states) / chunks)  # chunks alike: one shape to compile for
     for start in range(0, len(states), step):
         part = slice(start, start + step)

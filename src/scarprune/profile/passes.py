@@ -3,62 +3,43 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from torch import nn
 
-from scarprune.errors import ArgumentError, MemoryBudgetError, NumericsError, ScarpruneError, TextError
+from scarprune.errors import (
+    ArgumentError,
+    MemoryBudgetError,
+    NumericsError,
+    ScarpruneError,
+    TextError,
+)
 from scarprune.models.context import vocabulary_size
-from scarprune.models.forward import input_device
-from scarprune.models.head import Head, find_head
+from scarprune.models.forward import device_of, input_device
+from scarprune.models.head import Head
+from scarprune.models.layers import find_layers
 from scarprune.models.site import Site
 from scarprune.profile.accumulate import SumsPass
-from scarprune.profile.compiling import Compiling, even_batch
+from scarprune.profile.checkpointed import checkpointed
+from scarprune.profile.compiling import Compiling
 from scarprune.profile.entropy import EntropyPass, entropy_gradient
-from scarprune.profile.estimate import Memory, estimate_memory, expected_seconds
+from scarprune.profile.layerwise import Layerwise
 from scarprune.profile.loss import block_uniforms, loss_gradient
+from scarprune.profile.observer import Looking, Observer, Restorable
 from scarprune.profile.state import Keeper, State
+from scarprune.profile.together import through_layers
 from scarprune.profile.watch import Summing, summing, watching
+from scarprune.profile.ways import Way, find_way, say_before
 from scarprune.runtime.device import to_device
 from scarprune.runtime.graph import Leash
-from scarprune.runtime.memory import gib, is_out_of_memory, release_cached
-from scarprune.runtime.progress import duration, remark, track
+from scarprune.runtime.memory import is_out_of_memory, release_cached
+from scarprune.runtime.progress import remark, track
 from scarprune.runtime.ranks import ALONE, Ranks
 from scarprune.text.blocks import Blocks
 
 _HALF_PRECISION_SCALE = 4096.0  # keeps float16 gradients of 1e-6 out of the subnormal numbers
-
-
-class Observer(Protocol):
-    """What sees u and s of every site; a batch counts wholly once ``commit`` is called, not at all before."""
-
-    def begin(self, groups: np.ndarray, tokens: int) -> None:
-        """Forget what an unfinished batch left; expect blocks of ``tokens``, of these ``Run.groups``."""
-
-    def commit(self, scale: float = 1.0) -> None:
-        """Add the batch to the totals; ``scale`` is what the loss was multiplied by."""
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All totals."""
-
-    def pending_is_finite(self) -> bool:
-        """Whether the batch just seen holds numbers alone."""
-
-
-class Looking(Observer, Protocol):
-    """An observer that looks at u and s themselves, where a ``Summing`` one asks for sums of them."""
-
-    def observe(self, index: int, u: torch.Tensor, s: torch.Tensor) -> None:
-        """See u and s of one site; s is multiplied by the scale of the run."""
-
-
-class Restorable(Observer, Protocol):
-    """An observer that goes on from the totals of an earlier run."""
-
-    def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """Continue from totals that ``arrays`` gave."""
 
 
 @dataclass
@@ -77,6 +58,8 @@ class Run:
     keeper: Keeper
     state: State
     compiling: Compiling
+    way: Way
+    layerwise: Layerwise | None = None
     mean_loss: bool = False
     ranks: Ranks = ALONE
 
@@ -119,44 +102,69 @@ class Run:
         return totals
 
     def step(self, observer: Observer, kinds: Sequence[str]) -> int:
-        """Take one batch; the tokens it had, 0 where it is to be taken again with less."""
-        rows = self._next_rows()
-        if not self._attempt(observer, kinds, rows):
+        """Take one batch, or those that go through streamed layers together; 0 where with less again."""
+        parts = self._next_parts()
+        if not self._attempt(observer, kinds, parts):
             return 0
-        tokens = self.blocks.lengths[rows]
-        # A mean for a sum is what dividing the loss by the targets of these blocks gives.
-        observer.commit(self.state.scale * (int(tokens[0]) - 1 if self.mean_loss else 1))
-        self.state.next_block = int(rows[-1]) + 1
-        return int(tokens.sum())
+        self.state.next_block = int(parts[-1][-1]) + 1
+        return int(sum(self.blocks.lengths[rows].sum() for rows in parts))
 
     @contextlib.contextmanager
     def watched(self, observer: Observer) -> Iterator[None]:
         """``observer`` sees the sites inside; where it asks for sums, layers may be compiled around them."""
+        layers = find_layers(self.model) if self.way.kind == "checkpointed" else []
         if not isinstance(observer, Summing):
-            with watching(self.model, self.sites, cast(Looking, observer).observe):
+            with watching(self.model, self.sites, cast(Looking, observer).observe), checkpointed(layers):
                 yield
             return
         with summing(self.model, self.sites, observer):
             if self.compiling.on and not observer.is_ready():
-                with torch.enable_grad():
-                    self.head.hidden(torch.from_numpy(self.blocks.ids[:1, :2]))
-            with self.compiling.layers(self.model):
+                self._touch()
+            with self.compiling.layers(self.model), checkpointed(layers):
                 yield
 
-    def _next_rows(self) -> np.ndarray:
-        """The next blocks to take at once: up to ``batch`` neighbours of one length."""
-        start, lengths = self.state.next_block, self.blocks.lengths
-        stop, end = start + 1, self.ranks.share(lengths)[1]
+    def _touch(self) -> None:
+        """Let every site be seen once."""
+        if self.layerwise is not None:
+            self.layerwise.touch()
+            return
+        with torch.enable_grad():
+            self.head.hidden(torch.from_numpy(self.blocks.ids[:1, :2]))
+
+    def _next_parts(self) -> list[np.ndarray]:
+        """The next batches to take: one, or those that go through streamed layers together."""
+        parts = [self._rows_from(self.state.next_block)]
+        while (stop := int(parts[-1][-1]) + 1) < self.ranks.share(self.blocks.lengths)[1]:
+            more = self._rows_from(stop)
+            if int(more[-1]) - self.state.next_block >= self.way.together:
+                break
+            parts.append(more)
+        return parts
+
+    def _rows_from(self, start: int) -> np.ndarray:
+        """Blocks to take at once: up to ``batch`` neighbours of one length."""
+        lengths, stop = self.blocks.lengths, start + 1
+        end = self.ranks.share(lengths)[1]
         while stop < end and stop - start < self.state.batch and lengths[stop] == lengths[start]:
             stop += 1
         return np.arange(start, stop)
 
-    def _attempt(self, observer: Observer, kinds: Sequence[str], rows: np.ndarray) -> bool:
-        """Run one batch into the observer's pending sums; False where it must be tried again with less."""
-        whole = len(rows) == self.state.batch
-        compiled = self.compiling.takes(int(self.blocks.lengths[rows[0]]), whole)
+    def _takes(self, rows: np.ndarray) -> bool:
+        """Whether the batch of these blocks is compiled."""
+        return self.compiling.takes(int(self.blocks.lengths[rows[0]]), len(rows) == self.state.batch)
+
+    def running(self, rows: np.ndarray | None) -> contextlib.AbstractContextManager[Any]:
+        """Layers run compiled inside if the batch of these blocks is; not if it is None."""
+        return self.compiling.batch(rows is not None and self._takes(rows))
+
+    def _attempt(self, observer: Observer, kinds: Sequence[str], parts: Sequence[np.ndarray]) -> bool:
+        """Add the batches to the observer's totals; False where they must be tried again with less."""
+        rows = parts[0]
+        compiled = any(self._takes(part) for part in parts)
         try:
-            with self.compiling.batch(compiled):
+            if self.layerwise is not None:
+                return through_layers(self, self.layerwise, observer, kinds, parts)
+            with self.running(rows):
                 self._batch(observer, kinds, rows)
         except ScarpruneError:
             raise
@@ -167,7 +175,7 @@ class Run:
                 raise
             failed = error.with_traceback(None)  # the frames of the failed batch hold its activations
         else:
-            return self._scale_held(observer)
+            return self.committed(observer, rows)
         if not self.may_halve or self.state.batch == 1:
             raise MemoryBudgetError(
                 f"A batch of {len(rows)} blocks of {self.blocks.lengths[rows[0]]} tokens does not fit.",
@@ -179,25 +187,68 @@ class Run:
         return False
 
     def _batch(self, observer: Observer, kinds: Sequence[str], rows: np.ndarray) -> None:
-        length = int(self.blocks.lengths[rows[0]])
-        ids = to_device(torch.from_numpy(self.blocks.ids[rows, :length]), input_device(self.model))
-        observer.begin(self.groups[rows], length)
-        draws = None
-        if "model" in kinds:
-            draws = to_device(block_uniforms(self.seed, rows.tolist(), length - 1), self.device)
+        observer.begin(self.groups[rows], int(self.blocks.lengths[rows[0]]))
+        ids, draws = self._ids(rows), self._draws(kinds, rows)
         with torch.enable_grad():
             hidden = self.head.hidden(ids)
+        self.backward(observer, hidden, self._gradients(observer, kinds, ids, draws, hidden))
+
+    def _ids(self, rows: np.ndarray) -> torch.Tensor:
+        ids = torch.from_numpy(self.blocks.ids[rows, : int(self.blocks.lengths[rows[0]])])
+        return to_device(ids, input_device(self.model))
+
+    def _draws(self, kinds: Sequence[str], rows: np.ndarray) -> torch.Tensor | None:
+        if "model" not in kinds:
+            return None
+        targets = int(self.blocks.lengths[rows[0]]) - 1
+        return to_device(block_uniforms(self.seed, rows.tolist(), targets), self.device)
+
+    def gradients(
+        self, observer: Observer, kinds: Sequence[str], rows: np.ndarray, hidden: torch.Tensor
+    ) -> Mapping[str, torch.Tensor]:
+        """By kind of labels, the gradient of the blocks' scaled loss at what the head reads."""
+        return self._gradients(observer, kinds, self._ids(rows), self._draws(kinds, rows), hidden)
+
+    def _gradients(
+        self,
+        observer: Observer,
+        kinds: Sequence[str],
+        ids: torch.Tensor,
+        draws: torch.Tensor | None,
+        hidden: torch.Tensor,
+    ) -> Mapping[str, torch.Tensor]:
         scale = self.state.scale
         if isinstance(observer, EntropyPass):
-            torch.autograd.backward(hidden, entropy_gradient(self.head, hidden, self.vocabulary, scale))
-            return
-        result = loss_gradient(
+            return {kinds[0]: entropy_gradient(self.head, hidden, self.vocabulary, scale)}
+        return loss_gradient(
             self.head, hidden, ids, kinds, draws, self.vocabulary, scale, self.compiling.rows
-        )
+        ).gradient
+
+    def backward(
+        self,
+        observer: Observer,
+        out: torch.Tensor,
+        gradients: Mapping[str, torch.Tensor],
+        given: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Backward from ``out`` for each kind of labels; the gradients at ``given``, where it has any."""
+        below: dict[str, torch.Tensor] = {}
+        kinds = list(gradients)
         for kind in kinds:
             if isinstance(observer, SumsPass):
                 observer.labels, observer.with_u = kind, kind == kinds[0]
-            torch.autograd.backward(hidden, result.gradient[kind], retain_graph=kind != kinds[-1])
+            torch.autograd.backward(out, gradients[kind], retain_graph=kind != kinds[-1])
+            if given is not None and given.grad is not None:
+                below[kind], given.grad = given.grad, None
+        return below
+
+    def committed(self, observer: Observer, rows: np.ndarray) -> bool:
+        """Add what the observer saw of the blocks ``rows`` to its totals; False where it overflowed."""
+        if not self._scale_held(observer):
+            return False
+        # A mean for a sum is what dividing the loss by the targets of these blocks gives.
+        observer.commit(self.state.scale * (int(self.blocks.lengths[rows[0]]) - 1 if self.mean_loss else 1))
+        return True
 
     def _scale_held(self, observer: Observer) -> bool:
         """In float16, whether nothing overflowed; where it did, the scale shrinks for another try."""
@@ -259,6 +310,8 @@ def begin(
     compiled: bool = False,
     mean_loss: bool = False,
     ranks: Ranks = ALONE,
+    bound: int | None = None,
+    labels: int = 1,
 ) -> Run:
     """A run at its start, or where an earlier one stopped, with its batch chosen and its cost said.
 
@@ -270,19 +323,29 @@ def begin(
         compiled: whether layers are, with what the observer sums.
         mean_loss: whether each block's loss is divided by its targets.
         ranks: the processes that take part.
+        bound: bytes that may be in use on the model's device; None is what is free there.
+        labels: kinds of labels, each with a backward pass of its own.
+
+    Raises:
+        MemoryBudgetError: not even one block fits ``bound``.
+        UnsupportedModelError: streamed layers that cannot be called one by one.
     """
-    device, head, vocabulary = device_of(model), find_head(model), vocabulary_size(model)
-    memory = estimate_memory(model, head, sites, device, vocabulary, totals, compiled)
-    if not state.batch:
-        length, (start, stop) = int(blocks.lengths.max()), ranks.share(blocks.lengths)
-        fits = memory.largest_batch(length, stop - start, device)
-        state.batch = int(ranks.least_of_copy(fits)) if batch == "auto" else batch
-        if compiled and batch == "auto":  # other shapes run eagerly
-            state.batch = even_batch(state.batch, stop - start)
-    _say_before(model, blocks, memory, state, device, work, what, compiled, ranks)
+    head, way, layerwise = find_way(
+        model,
+        sites,
+        blocks,
+        totals=totals,
+        compiled=compiled,
+        batch=state.batch or batch,
+        bound=bound,
+        labels=labels,
+        ranks=ranks,
+    )
+    state.batch = way.batch
+    say_before(what, model, blocks, way, layerwise, work, compiled, ranks)
+    device = device_of(model)
     # Parts of one copy work in step: where one runs out of memory, the others already wait for it.
     may_halve = batch == "auto" and ranks.parts == 1
-    compiling = Compiling(compiled, blocks.lengths)
     return Run(
         model,
         head,
@@ -290,12 +353,14 @@ def begin(
         blocks,
         groups,
         device,
-        vocabulary,
+        vocabulary_size(model),
         seed,
         may_halve,
         keeper,
         state,
-        compiling,
+        Compiling(compiled, blocks.lengths),
+        way,
+        layerwise,
         mean_loss,
         ranks,
     )
@@ -313,40 +378,9 @@ def over_copies(
     return {key: part.reshape(totals[key].shape) for key, part in zip(keys, parts, strict=True)}
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first weights are; the CPU where all are offloaded and so on no device."""
-    devices = (p.device for p in model.parameters() if p.device.type != "meta")
-    return next(devices, torch.device("cpu"))
-
-
 def first_scale(model: Any) -> float:
     """What the loss is multiplied by at the start."""
     return _HALF_PRECISION_SCALE if model.dtype == torch.float16 else 1.0
-
-
-def _say_before(
-    model: nn.Module,
-    blocks: Blocks,
-    memory: Memory,
-    state: State,
-    device: torch.device,
-    tokens_left: float,
-    what: str,
-    compiled: bool,
-    ranks: Ranks,
-) -> None:
-    tokens = int(blocks.lengths.sum())
-    what = f"{what} {len(blocks)} blocks, {tokens:,} tokens, {state.batch} blocks at once"
-    if ranks.count > 1:
-        parts = f", a copy of the model in {ranks.parts} of them" if ranks.parts > 1 else ""
-        what += f" in each of {ranks.copies} shares, {ranks.count} processes{parts}"
-    what += ", compiled" if compiled else ""
-    peak = gib(memory.peak(state.batch, int(blocks.lengths.max())))
-    if device.type == "cpu":
-        seconds = expected_seconds(model, tokens_left)
-        remark(f"{what}: about {duration(seconds)} and {peak} of memory on this CPU.")
-    else:
-        remark(f"{what}: about {peak} of memory on {device}.")
 
 
 def _refuse_non_finite(arrays: dict[str, np.ndarray]) -> None:

@@ -1,5 +1,6 @@
 """``profile_model``: one or two passes over the text, resumable, at the batch the memory allows."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from torch import nn
 
-from scarprune.errors import ArgumentError
+from scarprune.errors import ArgumentError, UnsupportedModelError
 from scarprune.models.context import context_length, vocabulary_size
 from scarprune.models.find import find_sites
 from scarprune.models.fingerprint import fingerprint_model
+from scarprune.models.forward import device_of
 from scarprune.models.site import Site
+from scarprune.models.streamed import streamed_of
 from scarprune.profile.accumulate import SumsPass
 from scarprune.profile.assemble import assemble
 from scarprune.profile.compiling import Compiled, resolve
@@ -24,7 +27,9 @@ from scarprune.profile.size import cross_bytes, sums_bytes
 from scarprune.profile.state import Keeper, State
 from scarprune.profile.statistics.statistic import statistics
 from scarprune.profile.sums import Profile
+from scarprune.runtime.memory import bounded, frugal
 from scarprune.runtime.ranks import ALONE, Ranks
+from scarprune.runtime.size import parse_size
 from scarprune.stats.select import floor_share, largest
 from scarprune.text.blocks import Blocks
 from scarprune.text.fit import check_fits
@@ -66,6 +71,7 @@ def profile_model(
     compiled: Compiled = "auto",
     mean_loss: bool = False,
     ranks: Ranks = ALONE,
+    memory: int | str = "auto",
 ) -> Profile:
     """Measure every feed-forward channel of ``model`` on ``blocks`` (``method`` 1, 4, 5).
 
@@ -87,6 +93,10 @@ def profile_model(
             alone (``method`` 11), since short blocks then outweigh long ones.
         ranks: from ``find_ranks``, the processes that take part: each calls this with all blocks, takes its
             share of them, and is given the whole profile.
+        memory: bytes that may be in use on the model's device (on a CPU, by this process), or a size as
+            ``"20GiB"``; ``auto`` is what is free. Where layers cannot keep what their backward pass needs,
+            they keep their input alone, then batches shrink. A model whose weights are too large for that is
+            loaded with ``load_model(..., streamed=True)``.
 
     Raises:
         UnsupportedModelError: no feed-forward network is recognised, or an extra cannot be measured on it.
@@ -94,13 +104,18 @@ def profile_model(
         NumericsError: a loss or a sum is not finite.
         MemoryBudgetError: not even one block fits.
     """
+    bound = None if memory == "auto" else parse_size(memory)
     kinds = _check_arguments(batch, labels, rho, blocks)
     wanted = _Wanted(kinds, redundancy, rho, seed, mean_loss, check_extras(extras, mean_loss, ranks))
+    if wanted.extras and streamed_of(model) is not None:
+        _refuse_extras(wanted.extras)
     sites = find_sites(model)
     check_fits(blocks, vocabulary_size(model), context_length(model.config))
     keeper = Keeper(None if resume is None else Path(resume), ranks)
-    with prepared(model):
-        profile = _measure(_begin(model, sites, blocks, wanted, batch, keeper, compiled, ranks), wanted)
+    device, streamed = device_of(model), streamed_of(model) is not None
+    with prepared(model), bounded(device, bound), frugal(device) if streamed else contextlib.nullcontext():
+        run = _begin(model, sites, blocks, wanted, batch, keeper, compiled, ranks, bound)
+        profile = _measure(run, wanted)
     keeper.remove()
     return profile
 
@@ -114,6 +129,7 @@ def _begin(
     keeper: Keeper,
     compiled: Compiled,
     ranks: Ranks,
+    bound: int | None,
 ) -> Run:
     """A run at its start, or where an earlier one stopped."""
     identity = {
@@ -139,13 +155,15 @@ def _begin(
         state,
         keeper,
         batch=batch,
-        totals=_totals_bytes(sites, wanted),
+        totals=totals_bytes(sites, wanted.kinds, wanted.rho if wanted.redundancy else None),
         work=work,
         what="Profiling",
         seed=wanted.seed,
         compiled=bool(ranks.agree_on_copy(compiles)),
         mean_loss=wanted.mean_loss,
         ranks=ranks,
+        bound=bound,
+        labels=len(wanted.kinds),
     )
 
 
@@ -175,17 +193,37 @@ def _core_size(site: Site, rho: float) -> int:
     return max(1, floor_share(rho, site.width))
 
 
-def _check_arguments(batch: int | str, labels: str, rho: float, blocks: Blocks) -> tuple[str, ...]:
+def kinds_of(labels: str) -> tuple[str, ...]:
+    """The kinds of labels that ``labels`` stands for.
+
+    Raises:
+        ArgumentError: it is none of data, model, both.
+    """
     if labels not in _KINDS:
         raise ArgumentError(f"labels must be data, model or both, not {labels!r}.")
-    if not 0 < rho < 1:
-        raise ArgumentError(f"rho must lie between 0 and 1, not {rho}.")
-    check(batch, blocks)
     return _KINDS[labels]
 
 
-def _totals_bytes(sites: Sequence[Site], wanted: _Wanted) -> int:
-    """Memory of the sums of both passes."""
+def _check_arguments(batch: int | str, labels: str, rho: float, blocks: Blocks) -> tuple[str, ...]:
+    kinds = kinds_of(labels)
+    if not 0 < rho < 1:
+        raise ArgumentError(f"rho must lie between 0 and 1, not {rho}.")
+    check(batch, blocks)
+    return kinds
+
+
+def _refuse_extras(extras: Sequence[str]) -> None:
+    whole = [extra for extra in extras if extra != "entropy"]
+    if whole:
+        raise UnsupportedModelError(
+            f"{whole[0]!r} needs the whole model in memory, and this one's layers are streamed.",
+            hint="Leave that extra out, or use more --memory.",
+        )
+
+
+def totals_bytes(sites: Sequence[Site], kinds: Sequence[str], rho: float | None) -> int:
+    """Memory of the sums of pass 1 for ``kinds`` of labels, and of pass 2 where the core has a ``rho``."""
     widths = [site.width for site in sites]
-    cores = [_core_size(site, wanted.rho) for site in sites]
-    return sums_bytes(widths, len(wanted.kinds)) + (cross_bytes(widths, cores) if wanted.redundancy else 0)
+    if rho is None:
+        return sums_bytes(widths, len(kinds))
+    return sums_bytes(widths, len(kinds)) + cross_bytes(widths, [_core_size(site, rho) for site in sites])

@@ -55,6 +55,10 @@ class Totals(Summing):
         keys = {self.key.format(site.name): index for index, site in enumerate(self.sites)}
         self._totals = {keys[key]: torch.from_numpy(array.copy()) for key, array in arrays.items()}
 
+    def rest(self) -> None:
+        """Leave the totals in CPU memory until the next batch of theirs."""
+        self._totals = {key: total.cpu() for key, total in self._totals.items()}
+
     def pending_is_finite(self) -> bool:
         """Whether the batch just seen holds numbers alone (asks the device, and so waits for it)."""
         return all(bool(torch.isfinite(tensor).all()) for tensor in self._pending.values())

@@ -4,6 +4,8 @@ What needs all tokens at one layer before the next begins (Gram matrices, refits
 and one hidden state per token, instead of every layer's statistics at once.
 """
 
+import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +20,10 @@ from scarprune.models.forward import forward, input_device
 from scarprune.models.site import Site
 from scarprune.text.blocks import Blocks
 
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
 _AGREES = 1e-2  # of the largest hidden state: rounding alone stays below it in any dtype
+_CHECKED_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +70,11 @@ class Walk:
         self.layers = layers_of(model)
         self.batches = _batches(blocks.lengths, batch)
         self.device = input_device(model)
-        self._calls: dict[tuple[int, int], list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
+        self._calls: dict[tuple[int, int], list[Call]] = {}
+        self._more: list[int | None] = []  # what a layer returns after its hidden states; None: no tuple
         self._check()
+        for rows in self.batches:
+            self.calls(len(rows), int(blocks.lengths[rows[0]]))
 
     def ids(self, rows: np.ndarray) -> torch.Tensor:
         """Token ids [B, T] of the blocks ``rows``, on the device."""
@@ -95,58 +103,97 @@ class Walk:
         self, index: int, hidden: torch.Tensor, module: Callable[..., Any] | None = None
     ) -> torch.Tensor:
         """The hidden states [B, T, D] after layer ``index``, or after ``module`` called in its place."""
-        args, kwargs = self._calls_of(hidden.shape[0], hidden.shape[1])[index]
+        args, kwargs = self.calls(hidden.shape[0], hidden.shape[1])[index]
         out = (module or self.layers[index].module)(hidden, *args, **kwargs)
-        hidden = out[0] if isinstance(out, tuple) else out
-        return hidden
+        return _states(out)
 
     # -- how the model calls its layers ------------------------------------------------------------
 
-    def _calls_of(self, count: int, length: int) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-        """What each layer is called with besides hidden states, for ``count`` blocks of ``length`` tokens."""
-        if (count, length) not in self._calls:
-            alike = np.flatnonzero(self.blocks.lengths == length)
-            self._calls[count, length], _ = self._observe(np.resize(alike, count))
-        return self._calls[count, length]
+    @torch.no_grad()
+    def calls(self, blocks: int, length: int) -> list[Call]:
+        """What each layer is called with besides hidden states [``blocks``, ``length``, D]."""
+        shape = (blocks, length)
+        if shape not in self._calls:
+            calls: list[Call] = []
+            with self.passing(calls.append):
+                ids = torch.zeros(shape, dtype=torch.int64, device=self.device)
+                forward(self.model.base_model, ids)
+            self._calls[shape] = calls
+        return self._calls[shape]
+
+    @contextlib.contextmanager
+    def passing(self, see: Callable[[Call], None] = lambda call: None) -> Iterator[None]:
+        """Layers hand on the hidden states that they are given, and compute nothing, while the block runs."""
+
+        def hand_on(index: int, *args: Any, **kwargs: Any) -> Any:
+            kept = {key: value for key, value in kwargs.items() if key != "hidden_states"}
+            see((args[1:], kept))
+            hidden = args[0] if args else kwargs["hidden_states"]
+            more = self._more[index]
+            return hidden if more is None else (hidden, *[None] * more)
+
+        before = [vars(layer.module).get("forward") for layer in self.layers]
+        for index, layer in enumerate(self.layers):
+            layer.module.forward = functools.partial(hand_on, index)
+        try:
+            yield
+        finally:
+            for layer, own in zip(self.layers, before, strict=True):
+                del layer.module.forward
+                if own is not None:
+                    layer.module.forward = own
 
     @torch.no_grad()
     def _check(self) -> None:
-        """See the calls for every shape of batch, and that they make the model's own hidden states."""
-        for rows in self.batches:
-            shape = (len(rows), int(self.blocks.lengths[rows[0]]))
-            if shape in self._calls:
-                continue
-            self._calls[shape], expected = self._observe(rows)
-            hidden = self.embedded(rows)
-            for index in range(len(self.layers)):
-                hidden = self.step(index, hidden)
-            if (hidden - expected).abs().max() > _AGREES * expected.abs().max():
-                raise UnsupportedModelError(
-                    f"{type(self.model).__name__} does more between its layers than hand on hidden states, "
-                    "so it cannot be walked layer by layer."
-                )
+        """See one forward pass: each layer gets what the last one made, and makes the same when called alone.
 
-    @torch.no_grad()
-    def _observe(self, rows: np.ndarray) -> tuple[list[tuple[tuple[Any, ...], dict[str, Any]]], torch.Tensor]:
-        """What each layer is called with besides hidden states, and what the last one gives."""
-        calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        given: list[torch.Tensor] = []
+        One pass, and each layer's two calls one after the other, since weights may have a long way to come.
+        """
+        last: list[torch.Tensor] = []
+        wrong: list[str] = []
+        calling = False
 
-        def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            if not calling and last and not _close(hidden, last[0]):
+                wrong.append("between")
+
+        def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+            nonlocal calling
+            if calling:
+                return
             kept = {key: value for key, value in kwargs.items() if key != "hidden_states"}
-            calls.append((args[1:], kept))
+            hidden = args[0] if args else kwargs["hidden_states"]
+            self._more.append(len(out) - 1 if isinstance(out, tuple) else None)
+            calling = True
+            if not _close(_states(module(hidden, *args[1:], **kept)), _states(out)):
+                wrong.append("alone")
+            calling = False
+            last[:] = [_states(out)]
 
-        def last(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            given.append(output[0] if isinstance(output, tuple) else output)
-
-        handles = [layer.module.register_forward_pre_hook(see, with_kwargs=True) for layer in self.layers]
-        handles.append(self.layers[-1].module.register_forward_hook(last))
+        modules = [layer.module for layer in self.layers]
+        handles = [module.register_forward_pre_hook(before, with_kwargs=True) for module in modules]
+        handles += [module.register_forward_hook(after, with_kwargs=True) for module in modules]
         try:
-            forward(self.model.base_model, self.ids(rows))
+            rows = self.batches[0][:1]
+            forward(self.model.base_model, self.ids(rows)[:, :_CHECKED_TOKENS])
         finally:
             for handle in handles:
                 handle.remove()
-        return calls, given[0]
+        if wrong or len(self._more) != len(self.layers):
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} does more between its layers than hand on hidden states, "
+                "so it cannot be walked layer by layer."
+            )
+
+
+def _states(out: Any) -> torch.Tensor:
+    hidden: torch.Tensor = out[0] if isinstance(out, tuple) else out
+    return hidden
+
+
+def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    return bool((found - expected).abs().max() <= _AGREES * expected.abs().max())
 
 
 def layers_of(model: nn.Module) -> list[Layer]:

@@ -137,6 +137,8 @@ def summing(model: nn.Module, sites: Sequence[Site], observer: Summing) -> Itera
 
     def pre_reader(place: Place, reduce_input: Callable[[torch.Tensor], torch.Tensor]) -> Hook:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if not torch.is_grad_enabled():
+                return
             sums = reduce_input(args[0].detach())
             if place.inputs is None:
                 place.inputs = torch.empty_like(sums)

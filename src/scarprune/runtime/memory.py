@@ -1,14 +1,64 @@
-"""How much memory is used and free, on the CPU and on accelerators."""
+"""How much memory is used and free, on the CPU and on accelerators; and no more of it than allowed."""
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Iterator
 
 import psutil
 import torch
 
+_MMAP_THRESHOLD = -3  # of mallopt, in glibc's malloc.h
+_RETURNED_BYTES, _KEPT_BYTES = 1 << 20, 1 << 25  # the latter is the most that glibc itself comes to
+
+
+@contextlib.contextmanager
+def frugal(device: torch.device) -> Iterator[None]:
+    """On a CPU, freed tensors go back to the system at once while the block runs, where glibc allocates them.
+
+    It would else keep them, and what is in use lies scattered between: two to four times as much is held.
+    Taking every tensor anew costs up to a fifth of the time.
+    """
+    mallopt = (
+        getattr(ctypes.CDLL(None), "mallopt", None) if device.type == "cpu" and os.name == "posix" else None
+    )
+    if mallopt is None:
+        yield
+        return
+    mallopt(_MMAP_THRESHOLD, _RETURNED_BYTES)
+    try:
+        yield
+    finally:
+        mallopt(_MMAP_THRESHOLD, _KEPT_BYTES)
+
+
+@contextlib.contextmanager
+def bounded(device: torch.device, nbytes: int | None) -> Iterator[None]:
+    """A GPU's allocator refuses to hold more than ``nbytes`` while the block runs; a CPU's is ``frugal``.
+
+    What a GPU's holds without using it is given back first, so that it is not counted.
+    """
+    if nbytes is None or device.type != "cuda":
+        with contextlib.nullcontext() if nbytes is None else frugal(device):
+            yield
+        return
+    whole = torch.cuda.get_device_properties(device).total_memory
+    before = torch.cuda.get_per_process_memory_fraction(device)
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(min(before, nbytes / whole), device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(before, device)
+
 
 def available_bytes(device: torch.device) -> int:
-    """Memory that can still be taken on ``device`` (a GPU's cached blocks count as free)."""
+    """Memory that can still be taken on ``device`` (a GPU's cached blocks count as free; see ``bounded``)."""
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free, whole = torch.cuda.mem_get_info(device)
+        reserved = torch.cuda.memory_reserved(device)
+        allowed = int(torch.cuda.get_per_process_memory_fraction(device) * whole) - reserved
+        return min(free, allowed) + reserved - torch.cuda.memory_allocated(device)
     return int(psutil.virtual_memory().available)
 
 

@@ -18,7 +18,7 @@ SHAPES = {"llama": (1.0, None), "gemma2": (1.0, 0.5), "cohere": (0.25, None), "g
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(divergence_module, "chunk_tokens", lambda vocabulary, device: 7)
+    monkeypatch.setattr(divergence_module, "chunk_tokens", lambda vocabulary, device, most=None: 7)
 
 
 def whole_logits(model: Any, hidden: torch.Tensor, scale: float, softcap: float | None) -> torch.Tensor:

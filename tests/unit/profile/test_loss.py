@@ -35,7 +35,7 @@ def brute_force(head: Head, hidden: torch.Tensor, targets: torch.Tensor, scale: 
 def test_gradient_of_both_kinds_of_labels(
     factor: float, softcap: float | None, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss_module, "chunk_tokens", lambda vocabulary, device: tokens)
+    monkeypatch.setattr(loss_module, "chunk_tokens", lambda vocabulary, device, most=None: tokens)
     torch.manual_seed(0)
     head, hidden = head_of(factor, softcap), 3 * torch.randn(B, T, D)
     ids, draws = torch.randint(V, (B, T)), torch.rand(B, T - 1)
