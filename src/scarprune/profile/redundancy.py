@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from scarprune.models.site import Site
-from scarprune.profile.accumulate import wide
+from scarprune.profile.token_sums import wide
 from scarprune.profile.totals import Totals
 from scarprune.profile.watch import blank
 from scarprune.runtime.ranks import ALONE, Ranks
@@ -20,7 +20,7 @@ _LARGEST_CORRELATION = 0.9999
 
 def cross_sums(u: torch.Tensor, s: torch.Tensor, core: torch.Tensor) -> torch.Tensor:
     """Sums over tokens of q_i q_s [m, k] for the channels s of ``core`` [k]; one matrix product."""
-    q = (wide(u) * wide(s)).flatten(0, -2)
+    q = (wide(u) * s).flatten(0, -2)  # s is widened on the way
     return q.T @ q.index_select(1, core)
 
 
@@ -33,7 +33,7 @@ def cross_sums_of_part(
         columns: int64 [k], where among the channels of u each channel of the core is, where it is here.
         held: bool [k], whether it is; empty where every process has the whole site.
     """
-    q = (wide(u) * wide(s)).flatten(0, -2)
+    q = (wide(u) * s).flatten(0, -2)
     of_core = q.index_select(1, columns)
     if len(held):
         of_core = torch.where(held, of_core, 0.0)
