@@ -10,9 +10,9 @@ import torch
 from scarprune.models.context import context_length, vocabulary_size
 from scarprune.models.find import find_sites
 from scarprune.models.site import Site
-from scarprune.profile.accumulate import wide
 from scarprune.profile.passes import begin, check, first_scale, prepared
 from scarprune.profile.state import Keeper, State
+from scarprune.profile.token_sums import wide
 from scarprune.text.blocks import Blocks
 from scarprune.text.fit import check_fits
 
@@ -63,10 +63,8 @@ def core_moments(
             what="Redundancy with the core:",
             mean_loss=mean_loss,
         )
-        run.walk(1, moments, ("data",), "Redundancy")
-    return {
-        name: CoreMoments(array[:, 0], array[:, 1], array[:, 2:]) for name, array in moments.arrays().items()
-    }
+        totals = run.walk(1, moments, ("data",), "Redundancy")
+    return {name: CoreMoments(array[:, 0], array[:, 1], array[:, 2:]) for name, array in totals.items()}
 
 
 class _MomentsPass:

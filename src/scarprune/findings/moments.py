@@ -12,9 +12,9 @@ import torch
 from scarprune.models.context import context_length, vocabulary_size
 from scarprune.models.find import find_sites
 from scarprune.models.fingerprint import fingerprint_model
-from scarprune.profile.accumulate import wide
 from scarprune.profile.passes import begin, check, first_scale, prepared
 from scarprune.profile.state import Keeper, State
+from scarprune.profile.token_sums import wide
 from scarprune.text.blocks import Blocks
 from scarprune.text.fit import check_fits
 

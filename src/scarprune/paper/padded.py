@@ -12,7 +12,7 @@ from torch import nn
 from scarprune.errors import TextError
 from scarprune.models.forward import input_device
 from scarprune.models.site import Projection, Site
-from scarprune.profile.accumulate import wide
+from scarprune.profile.token_sums import wide
 from scarprune.runtime.memory import available_bytes
 from scarprune.runtime.progress import track
 from scarprune.text.blocks import Blocks

@@ -18,79 +18,51 @@ from scarprune.profile.sums import (
     GROUP_LABELLED,
     GROUPS,
 )
+from scarprune.profile.token_sums import SUMS, fused, has_kernel, plain, wide
 from scarprune.profile.totals import add_channels, all_channels
 from scarprune.profile.watch import Summing, blank
 from scarprune.runtime.device import to_device
 from scarprune.runtime.ranks import ALONE, Ranks
 
-_CACHED_ELEMENTS = 1 << 15
-# Rows of what one reduction over tokens gives: first what depends on the labels, then what u alone gives.
-_REDUCED = (*BANDED_LABELLED, *BANDED, "sum_abs_u")
-_S, _Q, _Q2, _U2, _ABS_U = map(_REDUCED.index, ("sum_s", "sum_q", "sum_q2", "sum_u2", "sum_abs_u"))
+_S, _Q, _Q2, _U2, _ABS_U = map(SUMS.index, ("sum_s", "sum_q", "sum_q2", "sum_u2", "sum_abs_u"))
 # How a sum grows with the loss: u and s enter to these powers of s.
 _POWERS = {"sum_s": 1, "sum_q": 1, "sum_abs_q": 1, "sum_q4": 4, "block_q2_squared": 4, "groups_G": 1}
 
 
-def wide(x: torch.Tensor) -> torch.Tensor:
-    """``x`` in float32, or as it is where it is wider."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def reduce_tokens(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-    """All sums over tokens that one pair u, s [B, T, m] gives: float32 [rows, B, m].
-
-    One read of u and s where a compiler fuses it: about 20 operations and two loads per element.
-    """
-    u, s = wide(u), wide(s)
-    q = u * s
-    q2 = q * q
-    rows = [s.sum(1), (s * s).sum(1), q.sum(1), q.abs().sum(1), q2.sum(1), (q2 * q2).sum(1), (q * s).sum(1)]
-    rows += [u.sum(1), (u * u).sum(1), u.abs().sum(1)]
-    return torch.stack(rows)
-
-
-def _by_block(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-    """``reduce_tokens`` one block at a time, so that a CPU's temporaries stay in its cache."""
-    if u[0].numel() < _CACHED_ELEMENTS:
-        return reduce_tokens(u, s)
-    return torch.cat([reduce_tokens(u[b : b + 1], s[b : b + 1]) for b in range(len(u))], dim=1)
-
-
 def site_sums(
-    u: torch.Tensor, s: torch.Tensor, membership: torch.Tensor, statistics: Sequence[Statistic]
+    u: torch.Tensor,
+    s: torch.Tensor,
+    membership: torch.Tensor,
+    statistics: Sequence[Statistic],
+    kernel_on: str = "",
 ) -> torch.Tensor:
     """What pass 1 keeps of one site's u and s, [B, T, m] or flattened to [B T, m].
 
     Args:
         membership: [8, B], 1 where a block belongs to a group; its dtype (float64; float32 where a
             device has no other) is that of the sums over blocks.
+        kernel_on: the type of device on which a kernel sums over tokens; elsewhere plain operations do.
 
     Returns:
         [rows, m], first the ``_LABELLED_ROWS``, then ``_shared_rows``.
     """
     u, s = (x.reshape(membership.shape[1], -1, x.shape[-1]) for x in (u, s))
-    on_cpu = u.device.type == "cpu" and not torch.compiler.is_compiling()
-    reduce = _by_block if on_cpu else reduce_tokens
-    bands = torch.stack([reduce(u[:, lo:hi], s[:, lo:hi]) for lo, hi in BANDS]).to(membership.dtype)
-    banded, blocks = bands.sum(2).transpose(0, 1), bands.sum(0)  # [rows, 3, m] and [rows, B, m]
-    big_s, big_g, q2 = blocks[_S], blocks[_Q], blocks[_Q2]
-    of_blocks = [big_g * big_g, big_g * big_s, big_s * big_s, q2 * q2]
+    parts = fused(u, s) if u.device.type == kernel_on else plain(u, s)
+    exact, labelled = membership.dtype, len(BANDED_LABELLED)
+    bands = [parts[0].sum(1, dtype=exact), parts[1].sum(1, dtype=exact), parts[2:].sum((0, 2), dtype=exact)]
+    banded, blocks = torch.stack(bands, 1), parts.sum(0, dtype=exact)  # [SUMS, 3, m] and [SUMS, B, m]
+    big_s, g, q2 = blocks[_S], blocks[_Q], blocks[_Q2]
     halves = membership.view(ACTIVATION_GROUPS, -1, membership.shape[1]).sum(1)
     rows = [
-        banded[: len(BANDED_LABELLED)].flatten(0, 1),
-        torch.stack(of_blocks).sum(1),
-        _by_group(q2, membership),
-        _by_group(big_g, membership),
-        banded[len(BANDED_LABELLED) : -1].flatten(0, 1),
-        _by_group(blocks[_U2], halves),
+        banded[:labelled].flatten(0, 1),
+        (torch.stack([g, g, big_s, q2]) * torch.stack([g, big_s, big_s, q2])).sum(1),
+        membership @ q2,
+        membership @ g,
+        banded[labelled:-1].flatten(0, 1),
+        halves @ blocks[_U2],
     ]
     rows += [item.of_blocks(u, blocks[_ABS_U], blocks[_U2])[None] for item in statistics]
     return torch.cat(rows)
-
-
-def _by_group(blocks: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
-    """Sums of ``blocks`` [B, m] over the blocks of each group: [groups, m]."""
-    return (membership[:, :, None] * blocks[None]).sum(1)
 
 
 def input_sums(x: torch.Tensor) -> torch.Tensor:
@@ -135,6 +107,7 @@ class SumsPass(Summing):
         self.labels = "data"
         self.with_u = True
         self.reduce = functools.partial(site_sums, statistics=statistics)
+        self._statistics = statistics
         self.reduce_input = input_sums
         self._membership = torch.empty(0)
         self._members_on: dict[torch.device, torch.Tensor] = {}
@@ -150,6 +123,12 @@ class SumsPass(Summing):
         self._shared = sum(count for _, count in self._rows["shared"])
 
     # -- one batch ---------------------------------------------------------------------------------
+
+    def see_first(self, index: int, u: torch.Tensor) -> None:
+        """Make what a site needs, on the device of its ``u``; where that has a kernel, it is used."""
+        if has_kernel(u.dtype, u.device):
+            self.reduce = functools.partial(site_sums, statistics=self._statistics, kernel_on=u.device.type)
+        super().see_first(index, u)
 
     def begin(self, groups: np.ndarray, tokens: int) -> None:
         """Forget what an unfinished batch left; expect blocks of ``tokens``, each of the group given."""

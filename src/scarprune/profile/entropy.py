@@ -9,8 +9,8 @@ import torch
 
 from scarprune.models.head import Head
 from scarprune.models.site import Site
-from scarprune.profile.accumulate import wide
 from scarprune.profile.loss import chunk_tokens
+from scarprune.profile.token_sums import wide
 from scarprune.profile.totals import Totals
 from scarprune.profile.watch import blank
 from scarprune.runtime.ranks import Ranks

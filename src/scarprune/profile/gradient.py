@@ -16,8 +16,8 @@ from scarprune.errors import MemoryBudgetError, NumericsError, UnsupportedModelE
 from scarprune.models.head import Head
 from scarprune.models.site import Projection, Site
 from scarprune.models.weights import oriented, stored_weight
-from scarprune.profile.accumulate import wide
 from scarprune.profile.loss import loss_gradient
+from scarprune.profile.token_sums import wide
 from scarprune.runtime.memory import is_out_of_memory
 from scarprune.text.blocks import Blocks
 

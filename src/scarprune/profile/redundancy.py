@@ -9,18 +9,19 @@ import torch
 import torch.distributed as dist
 
 from scarprune.models.site import Site
-from scarprune.profile.accumulate import wide
+from scarprune.profile.token_sums import wide
 from scarprune.profile.totals import Totals
 from scarprune.profile.watch import blank
 from scarprune.runtime.ranks import ALONE, Ranks
 
 TOP = 5
+CPU = torch.device("cpu")
 _LARGEST_CORRELATION = 0.9999
 
 
 def cross_sums(u: torch.Tensor, s: torch.Tensor, core: torch.Tensor) -> torch.Tensor:
     """Sums over tokens of q_i q_s [m, k] for the channels s of ``core`` [k]; one matrix product."""
-    q = (wide(u) * wide(s)).flatten(0, -2)
+    q = (wide(u) * s).flatten(0, -2)  # s is widened on the way
     return q.T @ q.index_select(1, core)
 
 
@@ -33,7 +34,7 @@ def cross_sums_of_part(
         columns: int64 [k], where among the channels of u each channel of the core is, where it is here.
         held: bool [k], whether it is; empty where every process has the whole site.
     """
-    q = (wide(u) * wide(s)).flatten(0, -2)
+    q = (wide(u) * s).flatten(0, -2)
     of_core = q.index_select(1, columns)
     if len(held):
         of_core = torch.where(held, of_core, 0.0)
@@ -80,46 +81,48 @@ class CrossPass(Totals):
 
 
 def correlations(
-    cross: np.ndarray, sum_q: np.ndarray, sum_q2: np.ndarray, core: np.ndarray, count: int
-) -> np.ndarray:
-    """Correlation over tokens of q_i with q_s, float64 [m, k]; 0 where one of them is constant.
+    cross: np.ndarray,
+    sum_q: np.ndarray,
+    sum_q2: np.ndarray,
+    core: np.ndarray,
+    count: int,
+    device: torch.device = CPU,
+) -> torch.Tensor:
+    """Correlation over tokens of q_i with q_s, float64 [m, k] on ``device``; 0 where one of them is constant.
 
     No constant is added to a denominator (``method`` 5): a variance is zero or it is not.
     """
-    mean = sum_q / count
-    variance = sum_q2 / count - mean**2
+    crossed, first, second, members = (
+        torch.from_numpy(array).to(device) for array in (cross, sum_q, sum_q2, core)
+    )
+    mean = first / count
+    variance = second / count - mean.square()
     # Below the rounding of the subtraction a variance is none.
-    variance[variance <= 1e-12 * sum_q2 / count] = 0.0
-    covariance = cross / count - np.outer(mean, mean[core])
-    deviation = np.sqrt(variance)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        r = covariance / deviation[:, None] / deviation[None, core]
-    constant = (deviation == 0)[:, None] | (deviation[core] == 0)[None, :]
-    return np.clip(np.where(constant, 0.0, r), -1.0, 1.0)
+    variance[variance <= 1e-12 * second / count] = 0.0
+    covariance = crossed / count - torch.outer(mean, mean[members])
+    deviation = variance.sqrt()
+    r = covariance / deviation[:, None] / deviation[members]
+    constant = (deviation == 0)[:, None] | (deviation[members] == 0)
+    return r.masked_fill_(constant, 0.0).clamp_(-1.0, 1.0)
 
 
-def redundancy(r: np.ndarray, core: np.ndarray) -> dict[str, np.ndarray]:
+def redundancy(r: torch.Tensor, core: np.ndarray) -> dict[str, np.ndarray]:
     """What a profile keeps of the correlations ``r`` [m, k]: Red of each channel with the core, in nats.
 
     ``top5``: mean of the 5 largest Red(i, s), r+ = max(r, 0); ``top5_unsigned``: r+ = abs(r);
     ``mean``: mean over the whole core, signed; ``core``: the core's indices.
     """
-    signed, unsigned = _information(np.maximum(r, 0.0)), _information(np.abs(r))
-    return {
-        "top5": _mean_of_largest(signed),
-        "top5_unsigned": _mean_of_largest(unsigned),
-        "mean": signed.mean(axis=1),
-        "core": core,
+    signed, unsigned = r.clamp(min=0.0), r.abs()
+    top = min(TOP, r.shape[1])
+    # Red grows with r+, so the largest of both are the same.
+    means = {
+        "top5": _information(signed.topk(top).values).mean(1),
+        "top5_unsigned": _information(unsigned.topk(top).values).mean(1),
+        "mean": _information(signed).mean(1),
     }
+    return {name: mean.cpu().numpy() for name, mean in means.items()} | {"core": core}
 
 
-def _information(r: np.ndarray) -> np.ndarray:
+def _information(r: torch.Tensor) -> torch.Tensor:
     """-1/2 ln(1 - r^2): the mutual information of two Gaussians with correlation r, nats."""
-    red: np.ndarray = -0.5 * np.log1p(-(np.minimum(r, _LARGEST_CORRELATION) ** 2))
-    return red
-
-
-def _mean_of_largest(red: np.ndarray) -> np.ndarray:
-    count = min(TOP, red.shape[1])
-    mean: np.ndarray = np.partition(red, red.shape[1] - count, axis=1)[:, -count:].mean(axis=1)
-    return mean
+    return -0.5 * torch.log1p(-r.clamp(max=_LARGEST_CORRELATION).square())

@@ -10,8 +10,8 @@ from scarprune.evaluate.removal import Removal
 from scarprune.models.context import vocabulary_size
 from scarprune.models.find import find_sites
 from scarprune.models.head import find_head
-from scarprune.profile.accumulate import wide
 from scarprune.profile.loss import loss_gradient
+from scarprune.profile.token_sums import wide
 from scarprune.profile.watch import watching
 from scarprune.runtime.progress import track
 from scarprune.text.blocks import Blocks

@@ -1,0 +1,121 @@
+"""The sums of pass 1 at one site: time and bytes per second of the kernel, of compiled and of plain code.
+
+    python benchmarks/sums_kernel.py [--out FOLDER] [--tune]
+
+u and s of one site of Llama-3.1-8B, random bfloat16, at 16 x 512 and 4 x 2048 tokens. "read" is what u and s
+take from memory at the rate at which the device adds up a tensor of their size; the sums over tokens alone
+("tokens"), and all that pass 1 keeps of a site ("site"). --tune times other shapes of the kernel's programs.
+"""
+
+import argparse
+import functools
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from record import RECORDS, write_record
+from scarprune.profile import token_kernel, token_sums
+from scarprune.profile.accumulate import site_sums
+from scarprune.profile.statistics.statistic import statistics as declared
+
+SHAPES = ((16, 512), (4, 2048))
+CHANNELS = 14336
+TUNED = [(columns, rows, warps) for warps, columns in ((1, 256), (1, 512), (4, 512)) for rows in (1, 2, 4, 8)]
+
+
+def milliseconds(function: Callable[..., Any], *args: torch.Tensor) -> float:
+    """Median of 20 calls; other data than it reads passes through the cache before each."""
+    other = torch.empty(1 << 27, dtype=torch.uint8, device="cuda")
+    times = []
+    for _ in range(23):
+        other.zero_()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        function(*args)
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times[3:])
+
+
+def rows(u: torch.Tensor, s: torch.Tensor) -> list[dict[str, Any]]:
+    """Every way at one shape, with its largest error relative to the largest of each sum in float64."""
+    blocks = u.shape[0]
+    groups = (torch.arange(8)[:, None] == torch.arange(blocks) % 8).double().cuda()
+    plain_site = functools.partial(site_sums, statistics=declared())
+    kernel_site = functools.partial(plain_site, kernel_on="cuda")
+    exact = site_sums(u.double(), s.double(), groups, declared())
+    ways: dict[str, tuple[Callable[..., torch.Tensor], tuple[torch.Tensor, ...]]] = {
+        "tokens, kernel": (token_sums.fused, (u, s)),
+        "tokens, compiled": (torch.compile(token_sums.plain, dynamic=False), (u, s)),
+        "tokens, plain": (token_sums.plain, (u, s)),
+        "site, kernel, the rest eager": (kernel_site, (u, s, groups)),
+        "site, kernel, the rest compiled": (torch.compile(kernel_site, dynamic=False), (u, s, groups)),
+        "site, compiled": (torch.compile(plain_site, dynamic=False), (u, s, groups)),
+        "site, plain": (plain_site, (u, s, groups)),
+    }
+    size = u.nbytes + s.nbytes
+    both = torch.stack([u, s])
+    table = [{"row": "read", "ms": milliseconds(lambda x: x.view(torch.int32).amax(), both), "error": None}]
+    del both
+    for name, (function, args) in ways.items():
+        error = None
+        if name.startswith("site"):
+            found = function(*args)
+            error = float(((found - exact).abs().amax(1) / exact.abs().amax(1).clamp_min(1e-300)).max())
+        table.append({"row": name, "ms": milliseconds(function, *args), "error": error})
+    return [
+        {"shape": f"{blocks} x {u.shape[1]}", **row, "bytes_per_second": size / row["ms"] * 1e3}
+        for row in table
+    ]
+
+
+def tune(u: torch.Tensor, s: torch.Tensor) -> None:
+    """The kernel with other programs; each is another compilation."""
+    for columns, count, warps in TUNED:
+        token_kernel.COLUMNS, token_kernel.ROWS, token_kernel.WARPS = columns, count, warps
+        for chunk in (128, 256, 512):
+            token_sums._CHUNK = chunk
+            took = milliseconds(token_sums.fused, u, s)
+            print(
+                f"{columns:5} channels {count} tokens {warps} warps, chunks of {chunk:4}: {took:.3f} ms",
+                flush=True,
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=RECORDS)
+    parser.add_argument(
+        "--tune", action="store_true", help="time other shapes of the kernel's programs, and end"
+    )
+    arguments = parser.parse_args()
+    table: list[dict[str, Any]] = []
+    for blocks, tokens in SHAPES:
+        torch.manual_seed(0)
+        u = torch.randn(blocks, tokens, CHANNELS, device="cuda", dtype=torch.bfloat16)
+        s = 1e-4 * torch.randn_like(u)
+        if arguments.tune:
+            tune(u, s)
+            continue
+        table += rows(u, s)
+        for row in table[-8:]:
+            error = "" if row["error"] is None else f"  error {row['error']:.1e}"
+            rate = f"{row['bytes_per_second'] / 1e9:7.0f} GB/s"
+            print(f"{row['shape']:>9} {row['row']:32}{row['ms']:8.3f} ms{rate}{error}", flush=True)
+    if table:
+        write_record(
+            "sums_kernel",
+            f"sums of pass 1 at one site of {CHANNELS} channels, bfloat16",
+            folder=arguments.out,
+            rows=table,
+        )
+
+
+if __name__ == "__main__":
+    main()

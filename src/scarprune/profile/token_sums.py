@@ -1,0 +1,89 @@
+"""Sums over tokens of one pair u, s: plain operations, and one kernel for them where Triton is there."""
+
+import functools
+
+import torch
+
+from scarprune.profile.sums import BANDED, BANDED_LABELLED, BANDS
+from scarprune.runtime.memory import is_out_of_memory
+from scarprune.runtime.progress import remark
+
+# What is summed: first what depends on the labels, then what u alone gives.
+SUMS = (*BANDED_LABELLED, *BANDED, "sum_abs_u")
+_CACHED_ELEMENTS = 1 << 15
+# Tokens that one program of the kernel adds up in float32: enough programs for all of a GPU from 8192 tokens
+# on, and sums that are a small part of what is read.
+_CHUNK = 256
+
+
+def wide(x: torch.Tensor) -> torch.Tensor:
+    """``x`` in float32, or as it is where it is wider."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def plain(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    """All sums over tokens that one pair u, s [B, T, m] gives, band by band: [3, SUMS, B, m].
+
+    float32, or float64 where u and s are.
+    """
+    on_cpu = u.device.type == "cpu" and not torch.compiler.is_compiling()
+    reduce = _by_block if on_cpu else _reduce
+    return torch.stack([reduce(u[:, lo:hi], s[:, lo:hi]) for lo, hi in BANDS])
+
+
+def _reduce(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    """[SUMS, B, m]. One read of u and s where a compiler fuses it: 20 operations and two loads an element."""
+    u, s = wide(u), wide(s)
+    q = u * s
+    q2 = q * q
+    rows = [s.sum(1), (s * s).sum(1), q.sum(1), q.abs().sum(1), q2.sum(1), (q2 * q2).sum(1), (q * s).sum(1)]
+    rows += [u.sum(1), (u * u).sum(1), u.abs().sum(1)]
+    return torch.stack(rows)
+
+
+def _by_block(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    """``_reduce`` one block at a time, so that a CPU's temporaries stay in its cache."""
+    if u[0].numel() < _CACHED_ELEMENTS:
+        return _reduce(u, s)
+    return torch.cat([_reduce(u[b : b + 1], s[b : b + 1]) for b in range(len(u))], dim=1)
+
+
+@torch.library.custom_op("scarprune::token_sums", mutates_args=())
+def fused(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    """``plain`` in one read of u and s, the third band in chunks: float32 [2 + chunks, SUMS, B, m].
+
+    To a compiler it is one operation that gives a tensor: compiled layers keep one graph.
+    """
+    from scarprune.profile.token_kernel import launch
+
+    sums = _empty(u)
+    launch(u, s, sums, _CHUNK)
+    return sums
+
+
+@fused.register_fake
+def _(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    return _empty(u)
+
+
+def _empty(u: torch.Tensor) -> torch.Tensor:
+    blocks, tokens, channels = u.shape
+    chunks = max(1, -(-(tokens - BANDS[2][0]) // _CHUNK))
+    return u.new_empty((2 + chunks, len(SUMS), blocks, channels), dtype=torch.float32)
+
+
+@functools.cache
+def has_kernel(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether ``fused`` works for ``dtype`` on ``device``; where it should and does not, it says why."""
+    if device.type != "cuda" or dtype == torch.float64:
+        return False
+    try:
+        few = torch.zeros(1, 16, 64, dtype=dtype, device=device)
+        fused(few, few)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        remark(f"The kernel for sums cannot be used, so they take longer: {reason[:200]}")
+        return False
+    return True
