@@ -55,6 +55,7 @@ def bounded(device: torch.device, nbytes: int | None) -> Iterator[None]:
 def available_bytes(device: torch.device) -> int:
     """Memory that can still be taken on ``device`` (a GPU's cached blocks count as free; see ``bounded``)."""
     if device.type == "cuda":
+        device = _numbered(device)
         free, whole = torch.cuda.mem_get_info(device)
         reserved = torch.cuda.memory_reserved(device)
         allowed = int(torch.cuda.get_per_process_memory_fraction(device) * whole) - reserved
@@ -65,7 +66,7 @@ def available_bytes(device: torch.device) -> int:
 def total_bytes(device: torch.device) -> int:
     """All memory of ``device``."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[1])
+        return int(torch.cuda.mem_get_info(_numbered(device))[1])
     return int(psutil.virtual_memory().total)
 
 
@@ -108,3 +109,8 @@ def release_cached(device: torch.device) -> None:
 def gib(count: float) -> str:
     """Bytes as people read them."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """``cuda`` alone is the current GPU, which not every function of torch takes for one."""
+    return device if device.index is not None else torch.device("cuda", torch.cuda.current_device())
