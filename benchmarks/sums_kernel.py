@@ -53,7 +53,6 @@ def rows(u: torch.Tensor, s: torch.Tensor) -> list[dict[str, Any]]:
         "tokens, compiled": (torch.compile(token_sums.plain, dynamic=False), (u, s)),
         "tokens, plain": (token_sums.plain, (u, s)),
         "site, kernel, the rest eager": (kernel_site, (u, s, groups)),
-        "site, kernel, the rest compiled": (torch.compile(kernel_site, dynamic=False), (u, s, groups)),
         "site, compiled": (torch.compile(plain_site, dynamic=False), (u, s, groups)),
         "site, plain": (plain_site, (u, s, groups)),
     }
@@ -104,7 +103,7 @@ def main() -> None:
             tune(u, s)
             continue
         table += rows(u, s)
-        for row in table[-8:]:
+        for row in table[-7:]:
             error = "" if row["error"] is None else f"  error {row['error']:.1e}"
             rate = f"{row['bytes_per_second'] / 1e9:7.0f} GB/s"
             print(f"{row['shape']:>9} {row['row']:32}{row['ms']:8.3f} ms{rate}{error}", flush=True)

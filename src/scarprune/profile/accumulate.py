@@ -41,13 +41,16 @@ def site_sums(
     Args:
         membership: [8, B], 1 where a block belongs to a group; its dtype (float64; float32 where a
             device has no other) is that of the sums over blocks.
-        kernel_on: the type of device on which a kernel sums over tokens; elsewhere plain operations do.
+        kernel_on: the type of device on which a kernel sums over tokens; elsewhere, and in compiled layers,
+            plain operations do.
 
     Returns:
         [rows, m], first the ``_LABELLED_ROWS``, then ``_shared_rows``.
     """
     u, s = (x.reshape(membership.shape[1], -1, x.shape[-1]) for x in (u, s))
-    parts = fused(u, s) if u.device.type == kernel_on else plain(u, s)
+    # With what follows it, the compiler's own reduction takes less time than the kernel.
+    by_kernel = u.device.type == kernel_on and not torch.compiler.is_compiling()
+    parts = fused(u, s) if by_kernel else plain(u, s)
     exact, labelled = membership.dtype, len(BANDED_LABELLED)
     bands = [parts[0].sum(1, dtype=exact), parts[1].sum(1, dtype=exact), parts[2:].sum((0, 2), dtype=exact)]
     banded, blocks = torch.stack(bands, 1), parts.sum(0, dtype=exact)  # [SUMS, 3, m] and [SUMS, B, m]

@@ -48,28 +48,15 @@ def _by_block(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     return torch.cat([_reduce(u[b : b + 1], s[b : b + 1]) for b in range(len(u))], dim=1)
 
 
-@torch.library.custom_op("scarprune::token_sums", mutates_args=())
 def fused(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-    """``plain`` in one read of u and s, the third band in chunks: float32 [2 + chunks, SUMS, B, m].
-
-    To a compiler it is one operation that gives a tensor: compiled layers keep one graph.
-    """
+    """``plain`` in one read of u and s, the third band in chunks: float32 [2 + chunks, SUMS, B, m]."""
     from scarprune.profile.token_kernel import launch
 
-    sums = _empty(u)
-    launch(u, s, sums, _CHUNK)
-    return sums
-
-
-@fused.register_fake
-def _(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-    return _empty(u)
-
-
-def _empty(u: torch.Tensor) -> torch.Tensor:
     blocks, tokens, channels = u.shape
     chunks = max(1, -(-(tokens - BANDS[2][0]) // _CHUNK))
-    return u.new_empty((2 + chunks, len(SUMS), blocks, channels), dtype=torch.float32)
+    sums = u.new_empty((2 + chunks, len(SUMS), blocks, channels), dtype=torch.float32)
+    launch(u, s, sums, _CHUNK)
+    return sums
 
 
 @functools.cache
