@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scarprune.augment.cache import roomy_cache
 from scarprune.augment.placeholder import Placeholder, find_placeholder
@@ -21,6 +22,8 @@ from scarprune.runtime.memory import available_bytes, is_out_of_memory, release_
 from scarprune.runtime.progress import track
 from scarprune.text.blocks import Blocks
 
+# Not cuDNN's, which is prepared anew for every number of tokens so far: longer than it then takes.
+_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 _SHARE_OF_FREE = 0.6  # of memory, for the keys and values of rows written at once
 _LONGEST_WORD = 4  # tokens in place of a placeholder
 _TOPMOST = 4096  # rows at once: more is not faster
@@ -33,6 +36,7 @@ def own_text(
     count: int,
     *,
     tokenizer: Any | None = None,
+    begun_by: int | None = None,
     prompt: float = 1.0,
     temperature: float = 1.0,
     seed: int = 0,
@@ -48,6 +52,7 @@ def own_text(
         blocks: the text.
         count: how many blocks more.
         tokenizer: tells what the placeholder looks like; None takes the text for ordinary.
+        begun_by: how many of ``blocks``, the first ones, the additional ones may begin as; None is all.
         prompt: largest share of a block that an additional one begins with; the share is drawn from 0 to it.
         temperature: of sampling.
         seed: of all draws.
@@ -56,7 +61,7 @@ def own_text(
         Blocks of one length, the longest of ``blocks``: those first, then the additional ones.
 
     Raises:
-        ArgumentError: a negative count, a share outside 0 to 1, or no positive temperature.
+        ArgumentError: a number that cannot be.
         UnsupportedModelError: the architecture does not hand on its keys and values.
         MemoryBudgetError: not even one row fits.
     """
@@ -67,11 +72,13 @@ def own_text(
         )
     if not len(blocks):
         return blocks
+    if begun_by is not None and not 0 < begun_by <= len(blocks):
+        raise ArgumentError(f"There are {len(blocks)} blocks to begin as, not {begun_by}.")
     placeholder = find_placeholder(tokenizer, blocks, vocabulary_size(model))
-    rng = np.random.default_rng(seed)
+    rng, beginnings = np.random.default_rng(seed), len(blocks) if begun_by is None else begun_by
     marked = [_marked(row[:end], placeholder) for row, end in zip(blocks.ids, blocks.lengths, strict=True)]
     first = marked if placeholder is not None else []
-    chosen = [rng.permutation(len(marked)) for _ in range(-(-count // len(marked)))]
+    chosen = [rng.permutation(beginnings) for _ in range(-(-count // beginnings))]
     order = np.concatenate(chosen)[:count] if chosen else np.empty(0, dtype=np.int64)
     more = [marked[i][: 1 + int(rng.random() * prompt * len(marked[i]))] for i in order]
     length = int(blocks.lengths.max())
@@ -163,7 +170,8 @@ class _Writer:
         word = torch.zeros_like(said[0])  # tokens said so far in place of a placeholder
         past = roomy_cache(self.length)
         for _ in range(self.length - 1):
-            output = self.model(said[-1][:, None], past_key_values=past, use_cache=True)
+            with sdpa_kernel(_ATTENTION):
+                output = self.model(said[-1][:, None], past_key_values=past, use_cache=True)
             if past.get_seq_length() != len(said):
                 raise UnsupportedModelError(
                     f"{type(self.model).__name__} does not hand on its keys and values as transformers' own "

@@ -74,8 +74,13 @@ def lesson(
         with np.load(keep, allow_pickle=False) as kept:
             return Lesson(_as_kept(text, kept, "text"), _as_kept(held, kept, "held"), count)
     ranks, began = ranks or Ranks(), time.perf_counter()
-    text = _of_first(ranks, own_text(model, text, count, tokenizer=tokenizer, seed=seed))
-    held = _of_first(ranks, own_text(model, held, 0, tokenizer=tokenizer, seed=seed))
+    # All in one go, the end of the text too: it takes as many steps as a block has tokens, however many rows.
+    whole = _of_first(
+        ranks, own_text(model, blocks, count, tokenizer=tokenizer, begun_by=len(text), seed=seed)
+    )
+    rows = np.arange(len(whole))
+    held_rows = (rows >= len(text)) & (rows < len(blocks))
+    text, held = whole.take(rows[~held_rows]), whole.take(rows[held_rows])
     spent = duration(time.perf_counter() - began)
     remark(f"{count:,} blocks more to learn from, in the dense model's own words: {spent} (--own-text).")
     if keep is not None and ranks.first:

@@ -19,8 +19,8 @@ from scarprune.runtime.progress import remark
 Compiled = bool | Literal["auto"]
 # Shares of the matmul ceiling that a watched pass reaches on an H100, Llama-3.1-8B's shape, and the seconds
 # that the compiler takes for a pass there, nothing cached (benchmarks/profile_gpu.py).
-_EAGER_SHARE, _COMPILED_SHARE = 0.45, 0.70
-_SECONDS_TO_COMPILE = 20.0
+_EAGER_SHARE, _COMPILED_SHARE = 0.50, 0.74
+_SECONDS_TO_COMPILE = 16.0
 
 
 class Compiling:

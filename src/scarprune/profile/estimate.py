@@ -29,7 +29,7 @@ _HELD_PER_SAVED_FRUGAL = {"cpu": 1.4}
 _COMPILED_SAVES = 0.75
 # Of a plain matrix product's rate: on a CPU measured on models of 7M to 135M parameters, on a GPU on
 # Llama-3.1-8B's shape (docs/results.md, Speed); small models keep a GPU less busy.
-EFFICIENCY = {"cpu": 0.6, "cuda": 0.45}
+EFFICIENCY = {"cpu": 0.6, "cuda": 0.5}
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,12 @@ def test_the_same_seed_writes_the_same_and_another_something_else() -> None:
     assert not np.array_equal(first, other)
 
 
+def test_others_than_the_first_begin_nothing() -> None:
+    text = rows(*([i, *[8] * 7] for i in (1, 2, 3)))
+    found = own_text(_Says([9] * 8), text, 40, begun_by=2, temperature=COLD)
+    assert set(found.ids[3:, 0].tolist()) == {1, 2}
+
+
 def test_a_smaller_prompt_leaves_more_to_the_model() -> None:
     text = random_blocks(3, 16, vocabulary=9)
     found = own_text(_Says([9] * 16), text, 50, prompt=0.25, temperature=COLD)
@@ -134,6 +140,8 @@ def test_what_cannot_be_is_refused() -> None:
     text = random_blocks(2, 8, vocabulary=9)
     with pytest.raises(ArgumentError, match="-1 blocks"):
         own_text(_Says([1]), text, -1)
+    with pytest.raises(ArgumentError, match="2 blocks to begin as, not 3"):
+        own_text(_Says([1]), text, 1, begun_by=3)
     with pytest.raises(ArgumentError, match=r"temperature 0\.0"):
         own_text(_Says([1]), text, 1, temperature=0.0)
     with pytest.raises(UnsupportedModelError, match="does not hand on its keys and values"):
