@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Blocks at once; the rest of a batch is accumulated. auto: what fits.",
 )
-@click.option("--lr", default=5e-4, show_default=True, help="Highest learning rate (AdamW).")
+@click.option("--lr", default=3e-4, show_default=True, help="Highest learning rate (AdamW).")
 @click.option("--warmup", default=0.05, show_default=True, help="Share of the budget for it to go up.")
 @click.option(
     "--hidden-weight",
@@ -142,6 +142,8 @@ def _show(console: "Console", result: "HealedFolder") -> None:
         ("learned", f"{healed.tokens:,} tokens in {healed.steps:,} steps, {duration(healed.seconds)}{rate}"),
         ("written", str(result.out)),
     ]
+    if result.own:
+        rows.insert(2, ("own text", f"{result.own:,} of the blocks were written by the teacher"))
     if not healed.improved:
         rows.insert(1, ("weights", "as they came: nothing that was tried is better"))
     if judged is not None:

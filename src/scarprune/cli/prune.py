@@ -105,6 +105,7 @@ def _show(console: "Console", result: "Pruned") -> None:
         ("excess", f"{with_error(*result.excess)} nats (paired over blocks)"),
         *show.plan(result.plan),
         *show.compensation(result.report),
+        *([("own text", f"{result.own_text:,} blocks more, by the dense model")] if result.own_text else []),
         ("verified", show.verified(result.report)),
         ("written", str(result.out)),
     ]

@@ -41,7 +41,7 @@ class Settings:
     steps: int | None = None
     batch: int = 16
     micro: int | Literal["auto"] = "auto"
-    lr: float = 5e-4
+    lr: float = 3e-4
     warmup: float = 0.05
     clip: float = 1.0
     hidden_weight: float = 0.0

@@ -190,6 +190,7 @@ def test_a_compensated_prune_is_verified_and_told(
     found = result["compensation"]
     assert (result["compensate"], found["name"], found["kept"]) == ("refit", "refit", "refit")
     assert result["own_text"] == 3
+    assert "own text       3 blocks more" in shown.out
     assert [site["name"] for site in found["sites"]] == [f"model.layers.{i}.mlp.down_proj" for i in (0, 1)]
     assert result["verified"] is True
     assert 0 <= result["max_logit_difference"] < 1e-4
