@@ -1,6 +1,6 @@
 """The main job in one call: profile, plan, cut, save, verify, perplexity before and after."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from scarprune.models.supports import refuse_cut
 from scarprune.pipeline.cut_streamed import cut_streamed, streamed_source
 from scarprune.pipeline.cutting import cut_in_memory, save_cut
 from scarprune.pipeline.inputs import Compensating, Loading, Measuring, Planning, Reading
-from scarprune.pipeline.lesson import check_own, lesson
+from scarprune.pipeline.lesson import Lesson, check_own, lesson
 from scarprune.pipeline.room import load_within
 from scarprune.pipeline.stages import BETTER_TEXT, count_of, describe, describe_model, measure, say_expected
 from scarprune.pipeline.texts import Texts, read_texts
@@ -160,48 +160,81 @@ def prune(
             profile=given,
             count=count_of(measuring.blocks),
         )
-        if compensation.fit is not None and texts.calibration is None:
-            raise TextError(
-                f"The text that the profile was measured on cannot be read again, and {compensation.name!r} "
-                "is fitted to it.",
-                hint="Leave out --profile, or use --compensate none.",
-            )
+        _refuse_lost_text(texts, compensation)
         measured = given or measured_once(model, texts.calibration, measuring, reading.seed, work)
         plan = _plan(measured, sparsity, planning, reading.seed)
         say_expected(model, texts.evaluation, runs=2)
         dense = perplexity(model, texts.evaluation, batch=measuring.batch, compiled=measuring.compiled)
         facts = provenance(**describe_model(model, source), seed=reading.seed)
-        learned = None
-        if compensation.fit is not None and texts.calibration is not None:
-            own, trains = compensating.own_text, compensation.trains
-            learned = lesson(model, tokenizer, texts.calibration, own, reading.seed, trains=trains)
+        learned = _learned(model, tokenizer, texts, compensation, compensating, reading.seed)
         saving: dict[str, Any] = {"save_dtype": save_dtype, "pad": pad, "loading": loading}
-        if streamed_of(model) is not None:
-            pruned, report = cut_streamed(
-                model,
-                plan,
-                work / out.name,
-                texts.evaluation,
-                lambda pruned: _quality(dense, pruned, texts),
-                batch=measuring.batch,
-                **saving,
-            )
-        else:
-            reference = cut_in_memory(
-                model,
-                plan,
-                ids=texts.evaluation.ids[0, : texts.evaluation.lengths[0]],
-                save_dtype=save_dtype,
-                pad=pad,
-                blocks=None if learned is None else learned.text,
-                held_out=None if learned is None else learned.held_out,
-                compensating=compensating,
-            )
-            pruned = perplexity(model, texts.evaluation, batch=measuring.batch, compiled=measuring.compiled)
-            quality = _quality(dense, pruned, texts)
-            report = save_cut(model, tokenizer, plan, work / out.name, reference, quality=quality, **saving)
+        pruned, report = _cut(
+            model, tokenizer, plan, work / out.name, texts, dense, learned, measuring, compensating, saving
+        )
         replace_folder(work / out.name, out)
     return Pruned(out, plan, report, dense, pruned, texts, facts, 0 if learned is None else learned.own)
+
+
+def _learned(
+    model: Any,
+    tokenizer: Any | None,
+    texts: Texts,
+    compensation: Compensation,
+    compensating: Compensating,
+    seed: int,
+) -> Lesson | None:
+    """What the compensation is fitted to, where it is fitted to anything."""
+    if compensation.fit is None or texts.calibration is None:
+        return None
+    own, trains = compensating.own_text, compensation.trains
+    return lesson(model, tokenizer, texts.calibration, own, seed, trains=trains)
+
+
+def _cut(
+    model: Any,
+    tokenizer: Any | None,
+    plan: Plan,
+    folder: Path,
+    texts: Texts,
+    dense: Perplexity,
+    learned: Lesson | None,
+    measuring: Measuring,
+    compensating: Compensating,
+    saving: Mapping[str, Any],
+) -> tuple[Perplexity, CutReport]:
+    """Cut, judge and write: in memory, or from folder to folder where the model is streamed."""
+    if streamed_of(model) is not None:
+        return cut_streamed(
+            model,
+            plan,
+            folder,
+            texts.evaluation,
+            lambda pruned: _quality(dense, pruned, texts),
+            batch=measuring.batch,
+            **saving,
+        )
+    reference = cut_in_memory(
+        model,
+        plan,
+        ids=texts.evaluation.ids[0, : texts.evaluation.lengths[0]],
+        save_dtype=saving["save_dtype"],
+        pad=saving["pad"],
+        blocks=None if learned is None else learned.text,
+        held_out=None if learned is None else learned.held_out,
+        compensating=compensating,
+    )
+    pruned = perplexity(model, texts.evaluation, batch=measuring.batch, compiled=measuring.compiled)
+    quality = _quality(dense, pruned, texts)
+    return pruned, save_cut(model, tokenizer, plan, folder, reference, quality=quality, **saving)
+
+
+def _refuse_lost_text(texts: Texts, compensation: Compensation) -> None:
+    if compensation.fit is not None and texts.calibration is None:
+        raise TextError(
+            f"The text that the profile was measured on cannot be read again, and {compensation.name!r} "
+            "is fitted to it.",
+            hint="Leave out --profile, or use --compensate none.",
+        )
 
 
 def as_needed(measuring: Measuring, *scores: str) -> Measuring:
