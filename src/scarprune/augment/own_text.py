@@ -5,6 +5,7 @@ heart. Distilling on the teacher's own samples is LLM-QAT's idea (arXiv 2305.178
 text does, so that they stay near its subject and style.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,9 @@ from scarprune.text.blocks import Blocks
 
 # Not cuDNN's, which is prepared anew for every number of tokens so far: longer than it then takes.
 _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-_SHARE_OF_FREE = 0.6  # of memory, for the keys and values of rows written at once
+_SHARE_OF_FREE = 0.8  # of memory, for the keys and values of rows written at once
 _LONGEST_WORD = 4  # tokens in place of a placeholder
-_TOPMOST = 4096  # rows at once: more is not faster
+_TOPMOST = 8192  # rows at once: more is not faster
 
 
 @torch.no_grad()
@@ -137,7 +138,8 @@ class _Writer:
     def rows(self, drafts: list[np.ndarray]) -> np.ndarray:
         """int64 [n, T]: every draft, its placeholders filled, to the full length."""
         out = np.empty((len(drafts), self.length), dtype=np.int64)
-        at_once = self._at_once()
+        parts = max(1, math.ceil(len(drafts) / self._at_once()))
+        at_once = math.ceil(len(drafts) / parts)
         done = 0
         with track("Writing text", len(drafts) * self.length) as advance:
             while done < len(drafts):
