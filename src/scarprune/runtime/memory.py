@@ -42,6 +42,7 @@ def bounded(device: torch.device, nbytes: int | None) -> Iterator[None]:
         with contextlib.nullcontext() if nbytes is None else frugal(device):
             yield
         return
+    device = _numbered(device)
     whole = torch.cuda.get_device_properties(device).total_memory
     before = torch.cuda.get_per_process_memory_fraction(device)
     torch.cuda.empty_cache()
