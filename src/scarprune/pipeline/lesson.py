@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from scarprune.augment.own_text import own_text
-from scarprune.errors import ArgumentError
+from scarprune.errors import ArgumentError, ArtifactError, UnsupportedModelError
 from scarprune.models.forward import input_device
 from scarprune.runtime.progress import duration, remark
 from scarprune.runtime.ranks import Ranks
@@ -62,6 +62,9 @@ def lesson(
 
     Raises:
         TextError: fewer than two blocks.
+        ArtifactError: another text was asked for when ``keep`` was written.
+        UnsupportedModelError: a number was asked for, and the model cannot write.
+        MemoryBudgetError: not even one row of text fits.
     """
     check_own(own)
     text, held = hold_out(blocks)
@@ -72,19 +75,40 @@ def lesson(
         return Lesson(text, held, 0)
     if keep is not None and keep.exists():
         with np.load(keep, allow_pickle=False) as kept:
+            blocks_there, seed_there = kept["asked"].tolist()
+            if (blocks_there, seed_there) != (count, seed):
+                raise ArtifactError(
+                    f"{keep} holds {blocks_there} blocks of own text of seed {seed_there}, not {count} of "
+                    f"seed {seed}.",
+                    hint="Begin again without --resume, or ask for the same.",
+                )
             return Lesson(_as_kept(text, kept, "text"), _as_kept(held, kept, "held"), count)
     ranks, began = ranks or Ranks(), time.perf_counter()
     # All in one go, the end of the text too: it takes as many steps as a block has tokens, however many rows.
-    whole = _of_first(
-        ranks, own_text(model, blocks, count, tokenizer=tokenizer, begun_by=len(text), seed=seed)
-    )
+    try:
+        whole = own_text(model, blocks, count, tokenizer=tokenizer, begun_by=len(text), seed=seed)
+    except UnsupportedModelError as reason:
+        if own != "auto":
+            raise
+        remark(f"Nothing is learned from but the text itself: {reason.message}")
+        return Lesson(text, held, 0)
+    whole = _of_first(ranks, whole)
     rows = np.arange(len(whole))
     held_rows = (rows >= len(text)) & (rows < len(blocks))
     text, held = whole.take(rows[~held_rows]), whole.take(rows[held_rows])
     spent = duration(time.perf_counter() - began)
     remark(f"{count:,} blocks more to learn from, in the dense model's own words: {spent} (--own-text).")
     if keep is not None and ranks.first:
-        np.savez(keep, text=text.ids, text_lengths=text.lengths, held=held.ids, held_lengths=held.lengths)
+        growing = keep.with_name(f"growing-{keep.name}")  # whole or not at all
+        np.savez(
+            growing,
+            asked=np.array([count, seed]),
+            text=text.ids,
+            text_lengths=text.lengths,
+            held=held.ids,
+            held_lengths=held.lengths,
+        )
+        growing.replace(keep)
     return Lesson(text, held, count)
 
 

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from scarprune.errors import ArgumentError
+from scarprune.errors import ArgumentError, ArtifactError, UnsupportedModelError
+from scarprune.pipeline import lesson as module
 from scarprune.pipeline.lesson import lesson
 from support.texts import random_blocks
 from support.tiny_models import tiny_model
@@ -33,10 +35,32 @@ def test_without_a_gpu_nothing_is_written_unasked(own: int, trains: bool) -> Non
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     model, kept = tiny_model("llama"), tmp_path / "own.npz"
     first = lesson(model, None, TEXT, 5, seed=0, keep=kept)
-    again = lesson(model, None, TEXT, 5, seed=1, keep=kept)
+    again = lesson(tiny_model("llama", seed=1), None, TEXT, 5, seed=0, keep=kept)
     assert again.text.fingerprint == first.text.fingerprint
     assert again.held_out.fingerprint == first.held_out.fingerprint
     assert lesson(model, None, TEXT, 5, seed=1).text.fingerprint != first.text.fingerprint
+
+
+@pytest.mark.parametrize(("own", "seed"), [(6, 0), (5, 1)])
+def test_what_was_written_for_something_else_is_refused(own: int, seed: int, tmp_path: Path) -> None:
+    lesson(tiny_model("llama"), None, TEXT, 5, seed=0, keep=tmp_path / "own.npz")
+    with pytest.raises(ArtifactError, match=f"5 blocks of own text of seed 0, not {own} of seed {seed}"):
+        lesson(tiny_model("llama"), None, TEXT, own, seed=seed, keep=tmp_path / "own.npz")
+
+
+def test_a_model_that_cannot_write_learns_from_the_text_alone_unless_it_was_asked_to(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cannot(*args: object, **options: object) -> None:
+        raise UnsupportedModelError("It does not write.")
+
+    monkeypatch.setattr(module, "own_text", cannot)
+    monkeypatch.setattr(module, "input_device", lambda model: torch.device("cuda"))
+    learned = lesson(tiny_model("llama"), None, TEXT, "auto", seed=0)
+    assert (learned.own, len(learned.text), len(learned.held_out)) == (0, 30, 2)
+    assert "It does not write." in capsys.readouterr().err
+    with pytest.raises(UnsupportedModelError, match="It does not write"):
+        lesson(tiny_model("llama"), None, TEXT, 4, seed=0)
 
 
 def test_fewer_than_none_is_refused() -> None:

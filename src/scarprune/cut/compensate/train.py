@@ -4,6 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 from scarprune.cut.compensate.job import DEFAULT_STEPS, Bounds
 from scarprune.cut.compensate.objective import Loss
 from scarprune.models.compiled import compiled
+from scarprune.profile.compiling import Compiling
 from scarprune.profile.hidden import HiddenStates
 from scarprune.profile.walk import Walk
 from scarprune.runtime.graph import Graph, Leash, side_stream
@@ -125,7 +127,7 @@ def train(
     *,
     seed: int,
     batch: int,
-    compiles: bool = False,
+    compiling: Compiling,
 ) -> dict[str, torch.Tensor]:
     """Train until ``pace`` says it is over; name -> trained values, float32.
 
@@ -136,20 +138,29 @@ def train(
         pace: how long.
         seed: of the order of the blocks.
         batch: blocks of a step.
-        compiles: whether the layer is compiled first; one compilation serves layers alike.
+        compiling: whether the layer is compiled, where all blocks have one length; one compilation serves
+            layers alike, and where the compiler fails the rest runs without.
     """
     draws, leash = given.draws(seed, batch), Leash(given.walk.device)
     run: Callable[..., Any] = trainee.step
     one_shape = len(given.states) == 1
     step = 0
-    with compiled([trainee.module] if compiles else []), side_stream(given.walk.device):
+    with ExitStack() as compilation, side_stream(given.walk.device):
+        if compiling.on and one_shape:
+            compilation.enter_context(compiled([trainee.module]))
         while (progress := pace.progress(step)) < 1:
             trainee.set_rate(min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * progress)))
             length, rows = next(draws)
             states = given.take(length, rows), wanted.take(length, rows)
             if step == _REHEARSED and one_shape and given.walk.device.type == "cuda":
                 run = _captured(trainee, *states)
-            run(*states)
+            try:
+                run(*states)
+            except Exception as error:
+                if is_out_of_memory(error) or not compiling.gives_up(error):
+                    raise
+                compilation.close()
+                run(*states)
             leash.step()
             step += 1
     return {name: values.detach() for name, values in trainee.masters.items()}

@@ -111,8 +111,9 @@ class Judge:
     def _lesson(self, run: Run, text: Blocks) -> Lesson:
         """What ``run`` is fitted to; what the model writes is written once a seed."""
         key = text.fingerprint, find_compensation(run.way.compensate).trains
-        if key not in self._lessons:
+        if any(fingerprint != key[0] for fingerprint, _ in self._lessons):
             self._lessons.clear()
+        if key not in self._lessons:
             own = self.compensating.own_text
             self._lessons[key] = lesson(self.model, self.tokenizer, text, own, run.seed, trains=key[1])
         return self._lessons[key]

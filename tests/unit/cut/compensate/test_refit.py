@@ -82,6 +82,26 @@ def test_layers_are_trained_on_the_cut_models_own_hidden_states(
         torch.testing.assert_close(states, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_where_the_compiler_fails_all_layers_are_trained_without_it(
+    job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = [found.facts["errors"] for found in fit(job)]
+    tried: list[int] = []
+
+    def broken(function: Any, **options: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            tried.append(1)
+            raise RuntimeError("no compiler here")
+
+        return run
+
+    monkeypatch.setattr("scarprune.cut.compensate.kinds.refit._compiles", lambda job, walk: True)
+    monkeypatch.setattr(torch, "compile", broken)
+    assert [found.facts["errors"] for found in fit(job)] == plain
+    assert tried == [1]
+    assert capsys.readouterr().err.count("torch.compile failed, so the rest runs eagerly: no compiler") == 1
+
+
 def test_the_dense_model_stays_as_it_is(job: Job) -> None:
     before = {name: values.clone() for name, values in job.model.state_dict().items()}
     list(fit(job))

@@ -17,6 +17,7 @@ from scarprune.cut.compensate.job import DEFAULT_STEPS, Job, facts_of
 from scarprune.cut.compensate.objective import Loss, objectives
 from scarprune.cut.compensate.ridge import solve
 from scarprune.cut.compensate.train import RATE, Trainee, narrow, pace_of, train
+from scarprune.profile.compiling import Compiling
 from scarprune.profile.gram import layer_grams
 from scarprune.profile.hidden import HiddenStates
 from scarprune.profile.walk import Layer, Walk
@@ -31,7 +32,7 @@ def fit(job: Job, rate: float = RATE) -> Iterator[Fitted]:
     dense, dense_held = HiddenStates(walk), HiddenStates(held_walk)
     given, given_held = HiddenStates(walk), HiddenStates(held_walk)
     losses, held_losses = objectives(walk), objectives(held_walk)
-    elapsed, compiles = 0.0, _compiles(job, walk)
+    elapsed, compiling = 0.0, Compiling(_compiles(job, walk), walk.blocks.lengths)
     for index, layer in enumerate(walk.layers):
         with narrow(walk):
             gram, held = layer_grams(dense, index)[0], layer_grams(dense_held, index)[0]
@@ -43,7 +44,7 @@ def fit(job: Job, rate: float = RATE) -> Iterator[Fitted]:
         _set(module, layer, solved.weights)
         pace = pace_of(job.bounds, len(walk.layers) - index, elapsed)
         trainee = Trainee(index, module, given, losses[index], rate)
-        values = train(trainee, given, dense, pace, seed=index, batch=job.batch, compiles=compiles)
+        values = train(trainee, given, dense, pace, seed=index, batch=job.batch, compiling=compiling)
         del trainee
         elapsed += time.perf_counter() - began
         full = {f"{layer.name}.{name}": value for name, value in values.items()}
