@@ -2,6 +2,7 @@
 
 import copy
 import math
+import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -70,25 +71,19 @@ class Trainee:
             module: the layer.
             given: hidden states before the layer.
             loss: of the states after it and those wanted.
-            rate: the largest learning rate, as a share of each parameter's root mean square.
+            rate: the largest learning rate, as a share of the matrices' median root mean square.
         """
         self.index, self.walk, self.loss = index, given.walk, loss
         self.module = copy.deepcopy(module).float().requires_grad_()
         self.masters = dict(self.module.named_parameters())
         device = self.walk.device
         self._on_gpu = device.type == "cuda"
-        sizes = [_size(values) for values in self.masters.values()]
-        matrices = [
-            size for size, values in zip(sizes, self.masters.values(), strict=True) if values.dim() > 1
-        ]
-        usual = max(matrices, default=1.0)
-        # A norm's weights are near 1 and would run ahead of the matrices; a bias of zeros would never move.
-        self._rates = [rate * (min(size, usual) or usual) for size in sizes]
+        sizes = [_size(values) for values in self.masters.values() if values.dim() > 1]
+        self._rate = rate * (statistics.median(sizes) if sizes else 1.0)
+        # One rate for all: with one for each, the optimizer would take a third of a small layer's step.
         self.optimizer = torch.optim.Adam(
-            [
-                {"params": [values], "lr": torch.zeros((), device=device) if self._on_gpu else 0.0}
-                for values in self.masters.values()
-            ],
+            self.masters.values(),
+            lr=torch.zeros((), device=device) if self._on_gpu else 0.0,
             betas=_BETAS,
             fused=self._on_gpu,
             capturable=self._on_gpu,
@@ -105,12 +100,12 @@ class Trainee:
         return (loss.detach(),)
 
     def set_rate(self, factor: float) -> None:
-        """Set every parameter's learning rate to ``factor`` of its largest."""
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            if self._on_gpu:
-                group["lr"].fill_(rate * factor)
-            else:
-                group["lr"] = rate * factor
+        """Set the learning rate to ``factor`` of its largest."""
+        group = self.optimizer.param_groups[0]
+        if self._on_gpu:
+            group["lr"].fill_(self._rate * factor)
+        else:
+            group["lr"] = self._rate * factor
 
 
 def narrow(walk: Walk) -> torch.autocast:
@@ -142,7 +137,7 @@ def train(
             layers alike, and where the compiler fails the rest runs without.
     """
     draws, leash = given.draws(seed, batch), Leash(given.walk.device)
-    run: Callable[..., Any] = trainee.step
+    learn = _Learn(trainee, given, wanted)
     one_shape = len(given.states) == 1
     step = 0
     with ExitStack() as compilation, side_stream(given.walk.device):
@@ -151,31 +146,56 @@ def train(
         while (progress := pace.progress(step)) < 1:
             trainee.set_rate(min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * progress)))
             length, rows = next(draws)
-            states = given.take(length, rows), wanted.take(length, rows)
             if step == _REHEARSED and one_shape and given.walk.device.type == "cuda":
-                run = _captured(trainee, *states)
+                learn.capture(length, rows)
             try:
-                run(*states)
+                learn(length, rows)
             except Exception as error:
                 if is_out_of_memory(error) or not compiling.gives_up(error):
                     raise
                 compilation.close()
-                run(*states)
+                learn(length, rows)
             leash.step()
             step += 1
     return {name: values.detach() for name, values in trainee.masters.items()}
 
 
-def _captured(trainee: Trainee, hidden: torch.Tensor, wanted: torch.Tensor) -> Callable[..., Any]:
-    """The trainee's step as a CUDA graph; the step itself where its kernels cannot be captured."""
-    try:
-        return Graph(trainee.step, hidden, wanted)
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
-        torch.cuda.synchronize()
-        remark(f"Layer {trainee.index} is trained without a CUDA graph, and slower for it: {error}")
-        return trainee.step
+class _Learn:
+    """Steps of a trainee on blocks of the text."""
+
+    def __init__(self, trainee: Trainee, given: HiddenStates, wanted: HiddenStates) -> None:
+        self._trainee, self._given, self._wanted = trainee, given, wanted
+        self._run: Callable[..., Any] = self._step
+
+    def __call__(self, length: int, rows: torch.Tensor) -> None:
+        """Learn from the blocks ``rows`` [B] among those of ``length``."""
+        self._run(length, rows)
+
+    def capture(self, length: int, rows: torch.Tensor) -> None:
+        """Steps are one CUDA graph from now on, the taking of states that lie on the device included.
+
+        Where the kernels cannot be captured they stay as they are.
+        """
+        take, step = self._take, self._trainee.step
+        inside = all(states.states[length].is_cuda for states in (self._given, self._wanted))
+        try:
+            if inside:
+                whole = Graph(lambda rows: step(*take(length, rows)), rows)
+                self._run = lambda _, rows: whole(rows)
+            else:
+                graph = Graph(step, *take(length, rows))
+                self._run = lambda _, rows: graph(*take(length, rows))
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            torch.cuda.synchronize()
+            remark(f"Layer {self._trainee.index} is trained without a CUDA graph, and slower for it: {error}")
+
+    def _step(self, length: int, rows: torch.Tensor) -> None:
+        self._trainee.step(*self._take(length, rows))
+
+    def _take(self, length: int, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._given.take(length, rows), self._wanted.take(length, rows)
 
 
 def _size(values: torch.Tensor) -> float:
