@@ -174,7 +174,7 @@ class _SumOfProducts(torch.autograd.Function):
         ctx.save_for_backward(weight)
         y = F.linear(x, weight)
         dist.all_reduce(y, group=group)
-        return y
+        return y.view_as(y)  # the compiler of torch 2.11 gives what was summed in place no gradient, silently
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
