@@ -34,7 +34,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Blocks at once; the rest of a batch is accumulated. auto: what fits.",
 )
-@click.option("--lr", default=3e-4, show_default=True, help="Highest learning rate (AdamW).")
+@click.option(
+    "--lr",
+    type=options.auto_or_rate,
+    metavar="auto|X",
+    default="auto",
+    show_default=True,
+    help="Highest learning rate (AdamW); auto: 1/400 of the matrices' root mean square.",
+)
 @click.option("--warmup", default=0.05, show_default=True, help="Share of the budget for it to go up.")
 @click.option(
     "--hidden-weight",

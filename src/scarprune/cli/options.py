@@ -23,6 +23,14 @@ def auto_or_number(value: str) -> int | str:
         raise click.BadParameter(f"{value!r} is neither auto nor a whole number.") from None
 
 
+def auto_or_rate(value: str) -> float | str:
+    """The parser of options that are ``auto`` or a number."""
+    try:
+        return value if value == "auto" else float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither auto nor a number.") from None
+
+
 def auto_or_switch(value: str) -> bool | str:
     """The parser of options that are ``auto``, ``on`` or ``off``."""
     if value not in ("auto", "on", "off"):
@@ -211,7 +219,7 @@ own_text = click.option(
     metavar="auto|N",
     default="auto",
     show_default=True,
-    help="Blocks more for refit and heal to learn from, written by the dense model; auto: 2000 on a GPU.",
+    help="Blocks more to learn from, by the dense model; auto: on a GPU 2000 for refit, 4000 to heal.",
 )
 
 bounding: Decorator = _all(

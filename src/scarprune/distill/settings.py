@@ -1,6 +1,8 @@
 """How a model is healed."""
 
-from dataclasses import asdict, dataclass
+import math
+import statistics
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -9,6 +11,11 @@ from scarprune.errors import ArgumentError
 from scarprune.runtime.device import DTYPES
 
 Compile = Literal["auto", "none", "objective", "layers"]
+
+
+# 5e-4 on SmolLM2-135M. There 3e-4 is too slow and 1e-3 good for a minute at half of the channels; 8e-4 undoes
+# more at a fifth of them than half a minute mends, and 4e-4 is better than 2e-4 (docs/lab-log.md).
+_SHARE_OF_SIZE = 2.5e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +28,8 @@ class Settings:
         steps: budget of optimizer steps.
         batch: blocks of one optimizer step, over all processes.
         micro: blocks at once on one device; ``auto`` is what fits, the rest is accumulated.
-        lr: the highest learning rate, of AdamW with betas 0.9 and 0.95 and no weight decay.
+        lr: the highest learning rate, of AdamW with betas 0.9 and 0.95 and no weight decay; ``auto`` is a
+            share of the size of the student's weights (``usual_rate``).
         warmup: share of the budget over which the rate goes up; a cosine takes it down to zero afterwards.
         clip: the largest norm of a gradient.
         hidden_weight: what the mean relative squared error of hidden states between layers counts for.
@@ -41,7 +49,7 @@ class Settings:
     steps: int | None = None
     batch: int = 16
     micro: int | Literal["auto"] = "auto"
-    lr: float = 3e-4
+    lr: float | Literal["auto"] = "auto"
     warmup: float = 0.05
     clip: float = 1.0
     hidden_weight: float = 0.0
@@ -71,6 +79,10 @@ class Settings:
                 f"A model is healed in bfloat16 or float32, not in {self.dtype!r}.", hint="Use auto."
             )
 
+    def for_model(self, student: Any) -> "Settings":
+        """The same with a number for the learning rate."""
+        return replace(self, lr=usual_rate(student)) if self.lr == "auto" else self
+
     def compute_dtype(self, device: torch.device) -> torch.dtype:
         """The dtype that both models compute in on ``device``."""
         if self.dtype != "auto":
@@ -80,3 +92,14 @@ class Settings:
     def as_json(self) -> dict[str, Any]:
         """All fields."""
         return asdict(self)
+
+
+def usual_rate(student: Any) -> float:
+    """The learning rate for a model of this size of weights: a share of their matrices' median size.
+
+    Adam moves every number by about the rate, so that what matters is the rate beside the numbers.
+    """
+    matrices = [p.detach() for p in student.parameters() if p.dim() > 1]
+    norms = [float(torch.linalg.vector_norm(p, dtype=torch.float32)) for p in matrices]
+    sizes = [norm / math.sqrt(p.numel()) for norm, p in zip(norms, matrices, strict=True)]
+    return _SHARE_OF_SIZE * statistics.median(sizes)

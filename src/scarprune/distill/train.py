@@ -237,7 +237,7 @@ class Training:
             fraction = budget.fraction(state.step, gone, state.began)
             if fraction >= (state.judged + 1) / state.judgements:
                 self._consider()
-            self._step(self.settings.lr * rate_factor(fraction, self.settings.warmup))
+            self._step(float(self.settings.lr) * rate_factor(fraction, self.settings.warmup))
             leash.step()
             if self.keeper.due():
                 self._keep()

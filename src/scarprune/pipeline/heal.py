@@ -22,7 +22,7 @@ from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.models.source import origin_of
 from scarprune.pipeline.inputs import Loading, Reading, judged
-from scarprune.pipeline.lesson import OwnBlocks, check_own, lesson
+from scarprune.pipeline.lesson import FOR_HEAL, OwnBlocks, check_own, lesson
 from scarprune.pipeline.stages import BETTER_TEXT, describe, describe_model
 from scarprune.pipeline.texts import say_overlap
 from scarprune.pipeline.workshop import workshop
@@ -171,7 +171,14 @@ def heal(
             computed = _set_dtypes(student, dtypes)
             began = time.monotonic()
             learned = lesson(
-                dense, tokenizer, read, own_text, reading.seed, keep=work / _OWN_TEXT, ranks=ranks
+                dense,
+                tokenizer,
+                read,
+                own_text,
+                reading.seed,
+                auto=FOR_HEAL,
+                keep=work / _OWN_TEXT,
+                ranks=ranks,
             )
             healed = train(
                 student,

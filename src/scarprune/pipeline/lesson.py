@@ -18,7 +18,8 @@ from scarprune.text.hold_out import hold_out
 
 OwnBlocks = int | Literal["auto"]
 
-_ON_A_GPU = 2000  # what a minute of training reads a few times; elsewhere a model writes too slowly
+# How many blocks ``auto`` is on a GPU: what training reads a few times. Elsewhere a model writes too slowly.
+FOR_REFIT, FOR_HEAL = 2000, 4000
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def lesson(
     own: OwnBlocks,
     seed: int,
     *,
-    trains: bool = True,
+    auto: int = FOR_REFIT,
     keep: Path | None = None,
     ranks: Ranks | None = None,
 ) -> Lesson:
@@ -53,9 +54,9 @@ def lesson(
         model: dense.
         tokenizer: its own.
         blocks: calibration text.
-        own: how many blocks more; ``auto`` is 2,000 on a GPU, for what ``trains``, and none elsewhere.
+        own: how many blocks more.
         seed: of what is written.
-        trains: whether what learns does so step by step, so that more text is worth its time.
+        auto: what ``auto`` stands for on a GPU; elsewhere it is none.
         keep: file where what is written is kept, and read from where it is there: a GPU does not write the
             same text twice.
         ranks: processes that learn together; all get what the first one has written.
@@ -70,7 +71,7 @@ def lesson(
     text, held = hold_out(blocks)
     count = own
     if count == "auto":
-        count = _ON_A_GPU if trains and input_device(model).type == "cuda" else 0
+        count = auto if input_device(model).type == "cuda" else 0
     if not count:
         return Lesson(text, held, 0)
     if keep is not None and keep.exists():

@@ -26,7 +26,7 @@ from scarprune.models.supports import refuse_cut
 from scarprune.pipeline.cut_streamed import cut_streamed, streamed_source
 from scarprune.pipeline.cutting import cut_in_memory, save_cut
 from scarprune.pipeline.inputs import Compensating, Loading, Measuring, Planning, Reading
-from scarprune.pipeline.lesson import Lesson, check_own, lesson
+from scarprune.pipeline.lesson import FOR_REFIT, Lesson, check_own, lesson
 from scarprune.pipeline.room import load_within
 from scarprune.pipeline.stages import BETTER_TEXT, count_of, describe, describe_model, measure, say_expected
 from scarprune.pipeline.texts import Texts, read_texts
@@ -186,8 +186,8 @@ def _learned(
     """What the compensation is fitted to, where it is fitted to anything."""
     if compensation.fit is None or texts.calibration is None:
         return None
-    own, trains = compensating.own_text, compensation.trains
-    return lesson(model, tokenizer, texts.calibration, own, seed, trains=trains)
+    auto = FOR_REFIT if compensation.trains else 0
+    return lesson(model, tokenizer, texts.calibration, compensating.own_text, seed, auto=auto)
 
 
 def _cut(

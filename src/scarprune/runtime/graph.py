@@ -1,6 +1,7 @@
 """A function as a CUDA graph: its kernels are launched at once, where launching them one by one is slow."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -34,14 +35,19 @@ class Graph:
         return self._outputs
 
 
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all: memory that is free on a stream is not on another."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
 @contextlib.contextmanager
 def side_stream(device: torch.device) -> Iterator[None]:
     """Work on a stream of its own, as what is captured later must have run; nothing where there is no GPU."""
     if device.type != "cuda":
         yield
         return
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    before = torch.cuda.current_stream(device)
+    before, stream = torch.cuda.current_stream(device), _side_stream(device)
     stream.wait_stream(before)
     with torch.cuda.stream(stream):
         yield

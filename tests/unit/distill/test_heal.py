@@ -18,6 +18,7 @@ from scarprune.distill import lora
 from scarprune.distill.heal import heal
 from scarprune.distill.judge import Judge
 from scarprune.distill.learner import _distance
+from scarprune.distill.settings import usual_rate
 from scarprune.distill.train import Training
 from scarprune.errors import ArgumentError, ArtifactError, NumericsError, TextError, UnsupportedModelError
 from scarprune.models.find import find_sites
@@ -88,6 +89,21 @@ def test_a_budget_of_time_ends_it() -> None:
 
 
 # -- the same whatever the way ---------------------------------------------------------------------
+
+
+def test_the_rate_is_a_share_of_the_median_size_of_the_matrices() -> None:
+    model = torch.nn.Sequential(*[torch.nn.Linear(4, 4) for _ in range(3)])
+    for layer, size in zip(model, (0.1, 0.4, 5.0), strict=True):
+        torch.nn.init.constant_(layer.weight, -size)
+        torch.nn.init.constant_(layer.bias, 100.0)  # no matrix
+    assert usual_rate(model) == pytest.approx(0.4 / 400)
+
+
+def test_the_rate_that_was_taken_is_told() -> None:
+    teacher, student = dense_and_cut()
+    rate = usual_rate(student)
+    settings = heal(student, teacher, text(), steps=1, batch=4).as_json()["settings"]
+    assert settings["lr"] == rate > 0
 
 
 def test_accumulation_equals_one_larger_batch() -> None:

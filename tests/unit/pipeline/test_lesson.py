@@ -25,11 +25,18 @@ def test_the_end_of_the_text_judges_and_own_text_is_written_from_the_rest() -> N
     assert begins & set(learned.text.ids[30:, 0].tolist())
 
 
-@pytest.mark.parametrize(("own", "trains"), [(0, True), ("auto", True), ("auto", False)])
-def test_without_a_gpu_nothing_is_written_unasked(own: int, trains: bool) -> None:
-    learned = lesson(tiny_model("llama"), None, TEXT, own, seed=0, trains=trains)
+@pytest.mark.parametrize("own", [0, "auto"])
+def test_without_a_gpu_nothing_is_written_unasked(own: int | str) -> None:
+    learned = lesson(tiny_model("llama"), None, TEXT, own, seed=0)
     assert np.array_equal(learned.text.ids, TEXT.ids[:30])
     assert learned.own == 0
+
+
+@pytest.mark.parametrize("auto", [0, 3])
+def test_on_a_gpu_auto_is_what_suits_the_training(auto: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "input_device", lambda model: torch.device("cuda"))
+    learned = lesson(tiny_model("llama"), None, TEXT, "auto", seed=0, auto=auto)
+    assert (learned.own, len(learned.text)) == (auto, 30 + auto)
 
 
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:

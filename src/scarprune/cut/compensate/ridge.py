@@ -1,6 +1,6 @@
 """Least squares for the down projection: kept channels take over what removed ones wrote."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -44,7 +44,9 @@ def solve(job: Job, site: Site, fit: Gram, held: Gram) -> Solution:
     moment, mean = (fit.second_moment() if gap.bias is None else fit.covariance()), fit.mean()
     system, right = moment[gap.keep][:, gap.keep], moment[gap.keep][:, gap.gone] @ gap.lost.T
     size = float(system.diagonal().mean())
-    best = Solution({}, gap.share(gap.none), gap.share(gap.none), gap.energy)
+    none = gap.share(gap.none)
+    best = Solution({}, none, none, gap.energy)
+    found: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor] | None = None
     for damping in DAMPINGS:
         damped = system.clone()
         damped.diagonal().add_(damping * size)
@@ -55,11 +57,16 @@ def solve(job: Job, site: Site, fit: Gram, held: Gram) -> Solution:
         shift = None if gap.bias is None else gap.lost @ mean[gap.gone] - change.T @ mean[gap.keep]
         error = gap.share(gap.error(change, shift))
         if error < best.error:
-            condition = condition_number(damped, factor)
-            best = Solution(
-                _weights(job, site, gap, change, shift), error, best.none, gap.energy, damping, condition
-            )
-    return best
+            best = Solution({}, error, none, gap.energy, damping)
+            found = change, shift, damped, factor
+    if found is None:
+        return best
+    change, shift, damped, factor = found
+    return replace(
+        best,
+        weights=_weights(job, site, gap, change, shift),
+        condition=condition_number(damped, factor),  # costs more than to solve
+    )
 
 
 def _weights(

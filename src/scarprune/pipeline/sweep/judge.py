@@ -15,7 +15,7 @@ from scarprune.evaluate.ablate import Ablator
 from scarprune.evaluate.perplexity import Perplexity, excess, perplexity
 from scarprune.evaluate.plans import judge_plans
 from scarprune.pipeline.inputs import Batch, Compensating, Planning
-from scarprune.pipeline.lesson import Lesson, lesson
+from scarprune.pipeline.lesson import FOR_REFIT, Lesson, lesson
 from scarprune.pipeline.sweep.grid import Run
 from scarprune.plan.plan import Plan, make_plan
 from scarprune.profile.compiling import Compiled
@@ -115,7 +115,8 @@ class Judge:
             self._lessons.clear()
         if key not in self._lessons:
             own = self.compensating.own_text
-            self._lessons[key] = lesson(self.model, self.tokenizer, text, own, run.seed, trains=key[1])
+            auto = FOR_REFIT if key[1] else 0
+            self._lessons[key] = lesson(self.model, self.tokenizer, text, own, run.seed, auto=auto)
         return self._lessons[key]
 
     def _cut(self, plan: Plan, run: Run, text: Blocks) -> tuple[Perplexity, dict[str, Any]]:
