@@ -1,7 +1,7 @@
 """How much of what a cut costs comes back: refit, then heal, by calibration seed, with their times.
 
     python benchmarks/recover.py MODEL [--text TEXT] [--eval TEXT ...] [--seeds 0 1 2 3 4]
-        [--sparsities 0.5 0.2] [--heal-seconds 60 30] [--score fisher_activation] [--own-text 2000 4000] [--out FOLDER]
+        [--sparsities 0.5 0.2] [--heal-seconds 60 30] [--score fisher_activation] [--own-text 2000 4000]
 
 For each seed: blocks of TEXT drawn, text of the model's own written, a profile; for each sparsity a plan, a
 refit in memory, the excess on every EVAL, a heal for the seconds of the sparsity, the excess again.
@@ -144,7 +144,7 @@ def words(row: dict[str, Any]) -> str:
     line += f"{row['refit_seconds'] + row['own_text_seconds']:9.1f}"
     if "heal" in row:
         heal = next(iter(row["heal"].values()))
-        line += f"{heal:9.4f}{row['heal_seconds']:9.1f}{row['heal_tokens_per_second']:10,.0f}"
+        line += f"{heal:9.4f}{row['heal_seconds']:9.1f}{row['heal_tokens_per_second'] or 0:10,.0f}"
     return line
 
 
