@@ -130,7 +130,7 @@ def perplexity(
 
             nats = np.zeros(len(blocks))
             nats[start:stop] = batches.sums(measure, "Evaluating")
-    return checked(of_blocks(blocks, ranks.total(nats, batches.device)))
+    return checked(of_blocks(blocks, ranks.total({"nats": nats}, batches.device)["nats"]))
 
 
 def _sums(head: Head, ids: torch.Tensor, vocabulary: int, fused: bool) -> torch.Tensor:

@@ -25,6 +25,7 @@ from scarprune.runtime.device import to_device
 from scarprune.runtime.ranks import ALONE, Ranks
 
 _S, _Q, _Q2, _U2, _ABS_U = map(SUMS.index, ("sum_s", "sum_q", "sum_q2", "sum_u2", "sum_abs_u"))
+_SIZES = ("sum_q2", "sum_u2")  # nothing in them cancels
 # How a sum grows with the loss: u and s enter to these powers of s.
 _POWERS = {"sum_s": 1, "sum_q": 1, "sum_abs_q": 1, "sum_q4": 4, "block_q2_squared": 4, "groups_G": 1}
 
@@ -156,6 +157,17 @@ class SumsPass(Summing):
         if self.with_u:
             self._pending[index, "shared"] = sums[self._labelled :]
 
+    def sizes(self) -> dict[str, float]:
+        """Of the batch just seen, sums over all channels here that cannot cancel (waits for the device)."""
+        sizes = {}
+        for (index, kind), rows in self._pending.items():
+            start = 0
+            for name, count in self._rows[kind]:
+                if name in _SIZES:
+                    sizes[self._prefix(index, kind) + name] = float(rows[start : start + count].sum())
+                start += count
+        return sizes
+
     # -- totals ------------------------------------------------------------------------------------
 
     def commit(self, scale: float = 1.0) -> None:
@@ -176,8 +188,7 @@ class SumsPass(Summing):
         """All totals, float64, keyed and shaped as in the profile: the parts of a copy call it together."""
         out = {}
         for (index, kind), total in sorted(self._totals.items()):
-            site = self.sites[index]
-            prefix = f"{site.name}/" + ("model/" if kind == "model" else "")
+            site, prefix = self.sites[index], self._prefix(index, kind)
             rows = total.cpu().numpy() if kind == "input" else all_channels(total, 1, site, self.ranks)
             start = 0
             for name, count in self._rows[kind]:
@@ -185,12 +196,15 @@ class SumsPass(Summing):
                 start += count
         return out
 
+    def _prefix(self, index: int, kind: str) -> str:
+        return f"{self.sites[index].name}/" + ("model/" if kind == "model" else "")
+
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Continue from totals that ``arrays`` gave, and from no others."""
         self._totals.clear()
-        for index, site in enumerate(self.sites):
+        for index in range(len(self.sites)):
             for kind, rows in self._rows.items():
-                prefix = f"{site.name}/" + ("model/" if kind == "model" else "")
+                prefix = self._prefix(index, kind)
                 if prefix + rows[0][0] in arrays:
                     parts = [np.atleast_2d(arrays[prefix + name]) for name, _ in rows]
                     self._totals[index, kind] = torch.from_numpy(np.concatenate(parts))

@@ -31,11 +31,12 @@ class Compiling:
 
     Attributes:
         on: whether batches are compiled.
+        proven: whether a compiled batch gave the sums that its blocks give eagerly (``Proof``).
         rows: what takes a chunk of the head's output to its loss and gradient.
     """
 
     def __init__(self, on: bool, lengths: np.ndarray) -> None:
-        self.on = on
+        self.on, self.proven = on, False
         self.rows: Rows = torch.compile(loss_rows) if on else loss_rows
         values, counts = np.unique(lengths, return_counts=True)
         self._length = int(values[(values * counts).argmax()])

@@ -17,7 +17,7 @@ from scarprune.profile.walk import Walk
 from scarprune.text.blocks import Blocks
 
 _FEW_TOKENS = 2
-Running = Callable[[np.ndarray | None], contextlib.AbstractContextManager[Any]]
+Running = Callable[[int | None], contextlib.AbstractContextManager[Any]]
 
 
 class Layerwise:
@@ -73,7 +73,7 @@ class Layerwise:
     def forward(self, parts: Sequence[np.ndarray], running: Running) -> list[torch.Tensor]:
         """The hidden states after the last layer of each batch of blocks; every layer's inputs wait.
 
-        A batch of None is ``running`` while layers are not called, but seen.
+        ``running`` is told the number of the batch that a layer takes; None while layers are not called.
         """
         self._kept = []
         left = self.device_bytes
@@ -87,7 +87,7 @@ class Layerwise:
                 self._kept.append([states if size <= left else _aside(states) for states in hidden])
                 left -= size if size <= left else 0
                 for part, states in enumerate(hidden):
-                    with running(parts[part]):
+                    with running(part):
                         hidden[part] = self.walk.step(index, states)
         return hidden
 

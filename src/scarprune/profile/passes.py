@@ -28,6 +28,7 @@ from scarprune.profile.entropy import EntropyPass, entropy_gradient
 from scarprune.profile.layerwise import Layerwise
 from scarprune.profile.loss import block_uniforms, loss_gradient
 from scarprune.profile.observer import Looking, Observer, Restorable
+from scarprune.profile.proof import Proof
 from scarprune.profile.state import Keeper, State
 from scarprune.profile.together import through_layers
 from scarprune.profile.watch import Summing, summing, watching
@@ -72,7 +73,7 @@ class Run:
         observer.restore(self.state.of_pass(number))
         if self.state.phase <= number:
             self.finish(number, self.walk(number, observer, kinds))
-        return over_copies(self.state.of_pass(number), self.ranks, self.device)
+        return self.ranks.total(self.state.of_pass(number), self.device)
 
     def finish(self, number: int, totals: Mapping[str, np.ndarray]) -> None:
         """Put the totals of pass ``number`` into the state, which then stands before the next pass."""
@@ -149,23 +150,25 @@ class Run:
             stop += 1
         return np.arange(start, stop)
 
-    def _takes(self, rows: np.ndarray) -> bool:
+    def takes(self, rows: np.ndarray) -> bool:
         """Whether the batch of these blocks is compiled."""
         return self.compiling.takes(int(self.blocks.lengths[rows[0]]), len(rows) == self.state.batch)
 
     def running(self, rows: np.ndarray | None) -> contextlib.AbstractContextManager[Any]:
         """Layers run compiled inside if the batch of these blocks is; not if it is None."""
-        return self.compiling.batch(rows is not None and self._takes(rows))
+        return self.compiling.batch(rows is not None and self.takes(rows))
 
     def _attempt(self, observer: Observer, kinds: Sequence[str], parts: Sequence[np.ndarray]) -> bool:
         """Add the batches to the observer's totals; False where they must be tried again with less."""
-        rows = parts[0]
-        compiled = any(self._takes(part) for part in parts)
+        rows, proof = parts[0], Proof(self, observer, parts)
+        compiled = any(self.takes(part) for part in parts)
         try:
             if self.layerwise is not None:
-                return through_layers(self, self.layerwise, observer, kinds, parts)
-            with self.running(rows):
-                self._batch(observer, kinds, rows)
+                return through_layers(self, self.layerwise, observer, kinds, proof)
+            for number in reversed(range(len(proof.batches))):  # last the batch itself: it is pending then
+                with proof.running(number):
+                    self._batch(observer, kinds, proof.batches[number])
+                proof.see(number, observer)
         except ScarpruneError:
             raise
         except Exception as error:
@@ -175,13 +178,19 @@ class Run:
                 raise
             failed = error.with_traceback(None)  # the frames of the failed batch hold its activations
         else:
-            return self.committed(observer, rows)
+            return proof.holds() and self.committed(observer, rows)
+        if proof.eager and self.ranks.parts == 1:
+            self.compiling.proven = True
+            release_cached(self.device)
+            remark("There is no memory for an eager batch, so the compiled sums are not compared with its.")
+            return False
         if not self.may_halve or self.state.batch == 1:
             raise MemoryBudgetError(
                 f"A batch of {len(rows)} blocks of {self.blocks.lengths[rows[0]]} tokens does not fit.",
                 hint="Use --batch auto, shorter blocks (--length) or a smaller dtype.",
             ) from failed
         self.state.batch = max(1, self.state.batch // 2)
+        self.compiling.proven = False  # another shape is another program
         release_cached(self.device)
         remark(f"Out of memory: going on with {self.state.batch} blocks at once.")
         return False
@@ -364,18 +373,6 @@ def begin(
         mean_loss,
         ranks,
     )
-
-
-def over_copies(
-    totals: Mapping[str, np.ndarray], ranks: Ranks, device: torch.device
-) -> dict[str, np.ndarray]:
-    """The sum over all copies of ``totals``, float64: one all-reduce."""
-    if ranks.copies == 1:
-        return dict(totals)
-    keys = sorted(totals)
-    flat = ranks.total(np.concatenate([totals[key].ravel() for key in keys]), device)
-    parts = np.split(flat, np.cumsum([totals[key].size for key in keys])[:-1])
-    return {key: part.reshape(totals[key].shape) for key, part in zip(keys, parts, strict=True)}
 
 
 def first_scale(model: Any) -> float:

@@ -4,13 +4,13 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from scarprune.errors import UnsupportedModelError
 from scarprune.profile.accumulate import SumsPass
 from scarprune.profile.layerwise import Layerwise
 from scarprune.profile.observer import Observer
+from scarprune.profile.proof import Proof
 from scarprune.profile.totals import Totals
 
 if TYPE_CHECKING:
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 
 def through_layers(
-    run: "Run", layers: Layerwise, observer: Observer, kinds: Sequence[str], parts: Sequence[np.ndarray]
+    run: "Run", layers: Layerwise, observer: Observer, kinds: Sequence[str], proof: Proof
 ) -> bool:
-    """Take all ``parts`` forward and back through one layer after another.
+    """Take all batches of ``proof`` forward and back through one layer after another.
 
-    The totals of ``observer`` count all of them or none: False where they overflowed, to be tried again.
+    The totals of ``observer`` count all of them or none: False where they overflowed, or the compiled ones
+    are wrong, to be tried again.
 
     Raises:
         UnsupportedModelError: an observer that needs the whole model.
@@ -36,24 +37,25 @@ def through_layers(
     whole = False
     try:
         slopes = [
-            _at_last_layer(run, layers, observer, kinds, rows, hidden)
-            for rows, hidden in zip(parts, layers.forward(parts, run.running), strict=True)
+            _at_last_layer(run, layers, observer, kinds, proof, number, hidden)
+            for number, hidden in enumerate(layers.forward(proof.batches, proof.running))
         ]
         with contextlib.closing(layers.back(observer.rest)) as steps:
             for index, part, given in steps:
-                rows = parts[part]
+                rows = proof.batches[part]
                 observer.begin(run.groups[rows], given.shape[1])
-                with torch.enable_grad(), run.running(rows):
+                with torch.enable_grad(), proof.running(part):
                     out = layers.walk.step(index, given.requires_grad_(index > 0))
                     slopes[part] = run.backward(observer, out, slopes[part], given)
                 del out  # before the next batch is computed
-                if not run.committed(observer, rows):
+                proof.see(part, observer)
+                if proof.counts(part) and not run.committed(observer, rows):
                     return False
-        whole = True
+        whole = proof.holds()
     finally:
         if not whole:
             observer.restore(before)
-    return True
+    return whole
 
 
 def _at_last_layer(
@@ -61,11 +63,14 @@ def _at_last_layer(
     layers: Layerwise,
     observer: Observer,
     kinds: Sequence[str],
-    rows: np.ndarray,
+    proof: Proof,
+    number: int,
     hidden: torch.Tensor,
 ) -> dict[str, torch.Tensor]:
     """The gradients of the scaled loss at what the last layer made."""
     given = hidden.detach().requires_grad_()
     with torch.enable_grad():
         out = layers.finish(given)
-    return run.backward(observer, out, run.gradients(observer, kinds, rows, out), given)
+    with proof.running(number):
+        gradients = run.gradients(observer, kinds, proof.batches[number], out)
+    return run.backward(observer, out, gradients, given)
