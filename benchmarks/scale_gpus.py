@@ -6,7 +6,8 @@
 Llama-3.1-8B shape, random bfloat16 weights, the product's own loop from the first block to the sums of all
 processes. Each row takes the whole text; the rows alternate in rounds after one short warm-up each. The
 parts are loaded from a checkpoint of the same weights (in /dev/shm where it has room) and lie beside the
-whole model: peaks hold both. "furthest" is how far the loss proxy of a site is from the one GPU's, relative;
+whole model: peaks hold both. A run's first compiled batch is compared with the same blocks taken eagerly; here
+the warm-up's is, as it also compiles. "furthest" is how far the loss proxy of a site is from the one GPU's, relative;
 "core kept" the least share of a site's core (1%) that is the same.
 """
 
@@ -46,7 +47,7 @@ def text(blocks: int, length: int, vocabulary: int) -> Blocks:
 
 
 def pass_1(
-    model: Any, blocks: Blocks, batch: int, ranks: Ranks, compiled: bool
+    model: Any, blocks: Blocks, batch: int, ranks: Ranks, compiled: bool, proven: bool = False
 ) -> tuple[float, dict[str, np.ndarray]]:
     """Seconds from the first block to the sums of all processes, and the loss proxy of every site."""
     sites = sp.find_sites(model)
@@ -66,6 +67,7 @@ def pass_1(
             compiled=compiled,
             ranks=ranks,
         )
+        run.compiling.proven = proven
         observer = SumsPass(sites, declared(), ranks)
         ranks.wait()
         began = time.perf_counter()
@@ -135,7 +137,12 @@ def main() -> None:
                 if ranks.count > 1 or copies.first:
                     reset_peak(place)
                     took, proxies[name] = pass_1(
-                        model, blocks if turn else few, arguments.batch, ranks, not arguments.eager
+                        model,
+                        blocks if turn else few,
+                        arguments.batch,
+                        ranks,
+                        compiled=not arguments.eager,
+                        proven=turn > 0,
                     )
                     peaks[name] = peak_bytes(place)
                     seconds[name] += [took] if turn else []

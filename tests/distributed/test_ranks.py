@@ -51,6 +51,13 @@ def test_two_parts_measure_what_the_whole_does(two, alone, family, rank):
     assert found.header["provenance"]["parts"] == 2
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_two_parts_measure_compiled_what_the_whole_does(two, rank):
+    found = load_profile(two / f"{rank}-of-2" / "compiled.safetensors")
+    same(found, processes.of_one_length(two, compiled=False))
+    assert found.header["provenance"]["compiled"] is True  # it was not found wrong
+
+
 def test_parts_that_are_broken_off_go_on_in_step(two, alone):
     for rank in (0, 1):
         same(load_profile(two / f"{rank}-of-2" / "went_on.safetensors"), alone["llama"])

@@ -26,4 +26,7 @@ def test_two_gpus_measure_what_a_cpu_does(tmp_path):
             same(load_profile(place / f"{name}.safetensors"), processes.measured(tmp_path, name), 1e-5)
         for name in ("data", "went_on"):
             same(load_profile(place / f"{name}.safetensors"), processes.measured(tmp_path, "llama"), 1e-5)
+        compiled = load_profile(place / "compiled.safetensors")
+        same(compiled, processes.of_one_length(tmp_path, compiled=False), 1e-5)
+        assert compiled.header["provenance"]["compiled"] is True  # it was not found wrong
         assert np.allclose(np.load(place / "nats.npy"), processes.judged(tmp_path), rtol=1e-5)

@@ -1,6 +1,7 @@
 """What the tests of several processes run in each of them: FOLDER PARTS DEVICE, or "dying" and a command."""
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -41,6 +42,22 @@ def measured(
     return profile_model(model, text(), ranks=ranks, **asked)  # type: ignore[arg-type]
 
 
+def of_one_length(folder: Path, ranks: Ranks = ALONE, device: str = "cpu", *, compiled: bool) -> Profile:
+    """The profile of the blocks of 12 tokens, compiled in three batches of two; the seventh block is alone.
+
+    On a CPU layers are captured and differentiated as for the compiler, and then run operation by operation.
+    """
+    model, _ = load_model(folder / "llama", "float32", device, ranks=ranks)
+    blocks, compiler = text(), torch.compile
+    blocks = blocks.take(np.flatnonzero(blocks.lengths == 12))
+    if device == "cpu":
+        torch.compile = functools.partial(compiler, backend="aot_eager")  # type: ignore[assignment]
+    try:
+        return profile_model(model, blocks, batch=2, labels="both", rho=0.1, compiled=compiled, ranks=ranks)
+    finally:
+        torch.compile = compiler  # type: ignore[assignment]
+
+
 class Stop(Exception):
     """What breaks a run off."""
 
@@ -75,6 +92,7 @@ def main(folder: Path, parts: int, device: str) -> None:
             except ScarpruneError as error:
                 (place / f"{family}.txt").write_text(str(error))
         broken_off(folder, divided, device).save(place / "went_on.safetensors")
+        of_one_length(folder, divided, device, compiled=True).save(place / "compiled.safetensors")
         line = torch.arange(10.0, device=device).view(2, 5)  # 5 columns over two parts: 3 and 2
         start, stop = divided.slice_of(5)
         np.save(place / "line.npy", divided.line_up(line[:, start:stop], 1, 5).cpu().numpy())
