@@ -6,9 +6,9 @@
 Llama-3.1-8B shape, random bfloat16 weights, the product's own loop from the first block to the sums of all
 processes. Each row takes the whole text; the rows alternate in rounds after one short warm-up each. The
 parts are loaded from a checkpoint of the same weights (in /dev/shm where it has room) and lie beside the
-whole model: peaks hold both. A run's first compiled batch is compared with the same blocks taken eagerly; here
-the warm-up's is, as it also compiles. "furthest" is how far the loss proxy of a site is from the one GPU's, relative;
-"core kept" the least share of a site's core (1%) that is the same.
+whole model: peaks hold both. What a run does once, compiling and comparing its first compiled batch with an
+eager one, is left to the warm-up. "furthest" is how far the loss proxy of a site is from the one GPU's,
+relative; "core kept" the least share of a site's core (1%) that is the same.
 """
 
 import argparse

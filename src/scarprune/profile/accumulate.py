@@ -21,7 +21,7 @@ from scarprune.profile.sums import (
 from scarprune.profile.token_sums import SUMS, fused, has_kernel, plain, wide
 from scarprune.profile.totals import add_channels, all_channels
 from scarprune.profile.watch import Summing, blank
-from scarprune.runtime.device import to_device
+from scarprune.runtime.device import to_device, to_numpy
 from scarprune.runtime.ranks import ALONE, Ranks
 
 _S, _Q, _Q2, _U2, _ABS_U = map(SUMS.index, ("sum_s", "sum_q", "sum_q2", "sum_u2", "sum_abs_u"))
@@ -189,7 +189,7 @@ class SumsPass(Summing):
         out = {}
         for (index, kind), total in sorted(self._totals.items()):
             site, prefix = self.sites[index], self._prefix(index, kind)
-            rows = total.cpu().numpy() if kind == "input" else all_channels(total, 1, site, self.ranks)
+            rows = to_numpy(total) if kind == "input" else all_channels(total, 1, site, self.ranks)
             start = 0
             for name, count in self._rows[kind]:
                 out[prefix + name] = rows[start] if count == 1 else rows[start : start + count]

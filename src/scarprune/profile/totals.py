@@ -7,6 +7,7 @@ import torch
 
 from scarprune.models.site import Site
 from scarprune.profile.watch import Summing
+from scarprune.runtime.device import to_numpy
 from scarprune.runtime.ranks import Ranks
 
 
@@ -76,4 +77,4 @@ def all_channels(total: torch.Tensor, dim: int, site: Site, ranks: Ranks) -> np.
     """``total`` with all channels of the site; where each part of a copy holds its own, they are gathered."""
     if total.shape[dim] != site.width:
         total = ranks.line_up(total, dim, site.width)
-    return total.cpu().numpy()
+    return to_numpy(total)

@@ -14,6 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.distributed_c10d import PrefixStore
 
 from scarprune.errors import ArgumentError, ProcessesError
+from scarprune.runtime.device import to_numpy
 from scarprune.runtime.ending import ending_together, meeting_place
 from scarprune.runtime.progress import set_quiet
 
@@ -102,8 +103,8 @@ class Ranks:
             part.copy_(torch.from_numpy(arrays[key]).reshape(-1))
         self.wait()
         self.add_up(flat)
-        sums = torch.split(flat.cpu(), sizes)
-        return {key: part.numpy().reshape(arrays[key].shape) for key, part in zip(keys, sums, strict=True)}
+        sums = np.split(to_numpy(flat), np.cumsum(sizes)[:-1])
+        return {key: part.reshape(arrays[key].shape) for key, part in zip(keys, sums, strict=True)}
 
     def line_up(self, tensor: torch.Tensor, dim: int, width: int) -> torch.Tensor:
         """The parts' slices of a dimension of ``width``, joined in the order of the parts."""

@@ -61,7 +61,7 @@ def test_layers_whose_gradient_the_compiler_halves_are_found(way, blocks, monkey
     torch._dynamo.reset()
 
     said = capsys.readouterr().err
-    pattern = rf"rest runs eagerly: {SITE}/((?:model/)?sum_q2) of the same blocks is (\S+) compiled and (\S+) eag"
+    pattern = rf"eagerly: {SITE}/((?:model/)?sum_q2) of the same blocks is (\S+) compiled and (\S+) eagerly"
     [(name, wrong, right)] = re.findall(pattern, said)
     assert float(right) == pytest.approx(first.get(SITE, name).sum(), rel=1e-3)
     assert float(wrong) == pytest.approx(float(right) / 16, rel=1e-3)
