@@ -13,6 +13,7 @@ from scarprune.models.site import Site
 from scarprune.models.tensor_parallel import held
 from scarprune.profile.layerwise import Layerwise
 from scarprune.profile.loss import chunk_tokens
+from scarprune.profile.token_sums import has_kernel
 from scarprune.profile.watch import watching
 from scarprune.runtime.memory import used_bytes
 
@@ -128,8 +129,10 @@ def _memory(
     square = max(0.0, (more / t2 - few / t1) / (t2 - t1))
     widest = max(site.width for site in sites)
     itemsize = next(model.parameters()).element_size()
-    # s, the two gradients of a gate and its product, and the sums' own float32 temporaries.
-    sums = 0 if compiled or device.type == "cpu" else 6 * 4
+    # s, the two gradients of a gate and its product, and the sums' own float32 temporaries: six by plain
+    # operations, where a kernel sums two (what an H100 used, benchmarks/records/memory_gpu*.json).
+    sums = 4 * (2 if has_kernel(model.dtype, device) else 6)
+    sums = 0 if compiled or device.type == "cpu" else sums
     held = (_HELD_PER_SAVED_FRUGAL if frugal else _HELD_PER_SAVED).get(device.type, 1.0)
     held *= _COMPILED_SAVES if compiled else 1.0
     return Memory(

@@ -60,7 +60,7 @@ class Machine:
 # one way, float32 and float64 (tensor cores): data sheet of the SXM5 version. Network, a GPU: of a DGX H100.
 H100 = Machine(
     name="H100 80 GB",
-    operations_per_second=729e12,
+    operations_per_second=753e12,
     float32_per_second=67e12,
     float64_per_second=67e12,
     bytes_per_second=3.35e12,

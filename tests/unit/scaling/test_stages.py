@@ -127,8 +127,8 @@ def test_streaming_reads_all_layers_twice_a_batch(published):
 
 
 def test_stated_rates_keep_the_ratio_of_wider_products():
-    found = stated(H100, tflops=2 * 729, bandwidth=100, disk=3)
-    assert (found.operations_per_second, found.float32_per_second) == (2 * 729e12, 2 * 67e12)
+    found = stated(H100, tflops=2 * 753, bandwidth=100, disk=3)
+    assert (found.operations_per_second, found.float32_per_second) == (2 * 753e12, 2 * 67e12)
     assert (found.bytes_per_second, found.disk) == (100e9, 3e9)
     assert stated(H100, tflops=None, bandwidth=None) == H100
 
