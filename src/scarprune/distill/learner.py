@@ -63,6 +63,10 @@ class Learner:
         """Learn without a CUDA graph again."""
         self._run = self._learn
 
+    def compile_nothing(self) -> None:
+        """Take chunks of logits by plain operations from now on."""
+        self._rows = None
+
     def forget(self) -> None:
         """Drop the gradient and the loss that are added up."""
         self.weights.gradient.zero_()

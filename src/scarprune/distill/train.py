@@ -16,7 +16,7 @@ from scarprune.distill.settings import Compile, Settings
 from scarprune.distill.state import Keeper, State
 from scarprune.distill.stream import Stream
 from scarprune.distill.weights import Weights
-from scarprune.errors import ArgumentError, MemoryBudgetError
+from scarprune.errors import ArgumentError, MemoryBudgetError, ScarpruneError
 from scarprune.models.capture import plain_causal_masks
 from scarprune.models.compiled import compiled_layers
 from scarprune.models.head import Head
@@ -119,11 +119,12 @@ class Training:
         """Train until the budget is gone; the best weights are in place afterwards, also after an error."""
         with ExitStack() as stack:
             stack.callback(self._put_best)
+            compilation = stack.enter_context(ExitStack())
             if self.compile == "layers":
-                stack.enter_context(compiled_layers(self.teacher.head.model, self.student.model))
+                compilation.enter_context(compiled_layers(self.teacher.head.model, self.student.model))
             if self.settings.checkpointing:
                 stack.enter_context(checkpointed_layers(self.student.model))
-            self._micro = self._fitting()
+            self._micro = self._fitting_compiled(compilation)
             with self._eager():
                 self._judge = Judge(self.teacher.head, self.held_out, self._micro, self.device, self.ranks)
             self._begin()
@@ -136,6 +137,21 @@ class Training:
         return self._result()
 
     # -- before the first step ---------------------------------------------------------------------
+
+    def _fitting_compiled(self, compilation: ExitStack) -> int:
+        """The same as ``_fitting``; where the compiler fails, nothing is compiled."""
+        try:
+            return self._fitting()
+        except ScarpruneError:
+            raise
+        except Exception as error:
+            if self.compile == "none":
+                raise
+            remark(f"torch.compile failed, so training goes on without it, and slower: {_line(error)}")
+        compilation.close()
+        self.compile = "none"
+        self.learner.compile_nothing()
+        return self._fitting()
 
     def _fitting(self) -> int:
         """Blocks at once: the most that fit and divide this process's share of a batch."""

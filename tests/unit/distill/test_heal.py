@@ -106,6 +106,23 @@ def test_the_rate_that_was_taken_is_told() -> None:
     assert settings["lr"] == rate > 0
 
 
+@pytest.mark.parametrize("compile", ["objective", "layers"])
+def test_where_the_compiler_fails_training_goes_on_without_it(
+    compile: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = healed()
+
+    def broken(function: Any, **options: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            raise RuntimeError("no compiler here")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    assert furthest(healed(compile=compile), plain) == 0
+    assert capsys.readouterr().err.count("torch.compile failed, so training goes on without it") == 1
+
+
 def test_accumulation_equals_one_larger_batch() -> None:
     assert furthest(healed(micro=4), healed(micro=1)) < 1e-5
 
