@@ -6,6 +6,7 @@ text does, so that they stay near its subject and style.
 """
 
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ def own_text(
     prompt: float = 1.0,
     temperature: float = 1.0,
     seed: int = 0,
+    seconds: float | None = None,
 ) -> Blocks:
     """``blocks`` without placeholders, and ``count`` blocks more that go on in the model's own words.
 
@@ -57,6 +59,7 @@ def own_text(
         prompt: largest share of a block that an additional one begins with; the share is drawn from 0 to it.
         temperature: of sampling.
         seed: of all draws.
+        seconds: after so long no more of the additional ones are begun; ``blocks`` themselves are finished.
 
     Returns:
         Blocks of one length, the longest of ``blocks``: those first, then the additional ones.
@@ -84,7 +87,7 @@ def own_text(
     more = [marked[i][: 1 + int(rng.random() * prompt * len(marked[i]))] for i in order]
     length = int(blocks.lengths.max())
     writer = _Writer(model, placeholder, _unsaid(tokenizer), temperature, length, seed)
-    written = writer.rows([*first, *more])
+    written = writer.rows([*first, *more], len(first), seconds)
     ids = written if placeholder is not None else np.concatenate([blocks.ids[:, :length], written])
     lengths = np.full(len(ids), length)
     if placeholder is None:
@@ -94,7 +97,7 @@ def own_text(
         lengths=lengths,
         bytes=None,
         protocol="tokens",
-        source=f"{blocks.source} and {count} blocks of the model's own",
+        source=f"{blocks.source} and {len(ids) - len(blocks)} blocks of the model's own",
         bos=blocks.bos,
         seed=blocks.seed,
     )
@@ -135,14 +138,19 @@ class _Writer:
             self._no_beginning = ~torch.from_numpy(placeholder.begins).to(self.device)
             self._goes_on = torch.from_numpy(placeholder.goes_on).to(self.device)
 
-    def rows(self, drafts: list[np.ndarray]) -> np.ndarray:
-        """int64 [n, T]: every draft, its placeholders filled, to the full length."""
+    def rows(self, drafts: list[np.ndarray], least: int = 0, seconds: float | None = None) -> np.ndarray:
+        """int64 [n, T]: every draft, its placeholders filled, to the full length.
+
+        After ``seconds`` no more are begun than ``least``, the first ones.
+        """
         out = np.empty((len(drafts), self.length), dtype=np.int64)
         parts = max(1, math.ceil(len(drafts) / self._at_once()))
         at_once = math.ceil(len(drafts) / parts)
-        done = 0
+        done, began = 0, time.monotonic()
         with track("Writing text", len(drafts) * self.length) as advance:
             while done < len(drafts):
+                if done >= max(least, 1) and seconds is not None and time.monotonic() - began >= seconds:
+                    break
                 part = drafts[done : done + at_once]
                 try:
                     out[done : done + len(part)] = self._write(part)
@@ -159,7 +167,7 @@ class _Writer:
                     continue
                 done += len(part)
                 advance(len(part) * self.length)
-        return out
+        return out[:done]
 
     def _write(self, drafts: list[np.ndarray]) -> np.ndarray:
         width = max(len(draft) for draft in drafts)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @options.own_text
 @click.option("--eval", "evaluation", metavar="TEXT", help="What to judge on besides the held-out blocks.")
 @click.option("--eval-blocks", "evaluation_blocks", type=int, help="Blocks of it [default: all].")
-@click.option("--seconds", type=float, help="Budget of time, preparing included [default: 60].")
+@click.option("--seconds", type=float, help="Budget of time, besides writing own text [default: 60].")
 @click.option("--tokens", type=int, help="Budget of tokens read.")
 @click.option("--steps", type=int, help="Budget of optimizer steps.")
 @click.option("--batch", default=16, show_default=True, help="Blocks of one step, over all processes.")

@@ -36,7 +36,6 @@ def heal(
     held_out: Blocks | None = None,
     resume: Path | None = None,
     settings: Settings = Settings(),
-    began: float | None = None,
     **changes: Any,
 ) -> Healed:
     """Train ``student`` in place towards the next-token distributions of ``teacher``.
@@ -56,7 +55,6 @@ def heal(
         resume: file where the state of an interrupted run lies; training goes on from it where it is there.
             The caller removes it.
         settings: how to train; its fields are budgets, ``batch``, ``lr``, ``lora`` and others.
-        began: ``time.monotonic()`` from which a budget of time counts; None is now.
         changes: single fields of ``settings``: ``heal(student, teacher, blocks, seconds=60)``.
 
     Raises:
@@ -66,7 +64,7 @@ def heal(
         MemoryBudgetError: a batch of one block does not fit.
         NumericsError: the divergence is not finite.
     """
-    started = time.monotonic() if began is None else began
+    started = time.monotonic()
     chosen, ranks = replace(settings, **changes).for_model(student), find_ranks()
     device = _device(student, teacher)
     _refuse_other_vocabulary(student, teacher)

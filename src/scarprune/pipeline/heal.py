@@ -1,6 +1,5 @@
 """From a cut checkpoint and its dense teacher to a better checkpoint of the same size."""
 
-import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from scarprune.cut.card import Quality, Training
 from scarprune.cut.dtypes import saved_dtypes
 from scarprune.cut.save import save_model
 from scarprune.cut.travel import HEAL, PLAN, refuse_overlap
+from scarprune.distill.budget import make_budget
 from scarprune.distill.heal import heal as train
 from scarprune.distill.settings import Settings
 from scarprune.distill.train import Healed
@@ -169,7 +169,7 @@ def heal(
             ranks.wait()
             dtypes = saved_dtypes(student)
             computed = _set_dtypes(student, dtypes)
-            began = time.monotonic()
+            budget = make_budget(settings.steps, settings.tokens, settings.seconds, step_tokens=1)
             learned = lesson(
                 dense,
                 tokenizer,
@@ -177,6 +177,7 @@ def heal(
                 own_text,
                 reading.seed,
                 auto=FOR_HEAL,
+                seconds=budget.seconds,
                 keep=work / _OWN_TEXT,
                 ranks=ranks,
             )
@@ -187,7 +188,6 @@ def heal(
                 held_out=learned.held_out,
                 resume=work / _STATE,
                 settings=settings,
-                began=began,
             )
             if not ranks.first:
                 return None

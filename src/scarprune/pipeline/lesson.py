@@ -45,6 +45,7 @@ def lesson(
     seed: int,
     *,
     auto: int = FOR_REFIT,
+    seconds: float | None = None,
     keep: Path | None = None,
     ranks: Ranks | None = None,
 ) -> Lesson:
@@ -57,6 +58,7 @@ def lesson(
         own: how many blocks more.
         seed: of what is written.
         auto: what ``auto`` stands for on a GPU; elsewhere it is none.
+        seconds: of training; where ``auto`` has taken as long to write, the rest is not written.
         keep: file where what is written is kept, and read from where it is there: a GPU does not write the
             same text twice.
         ranks: processes that learn together; all get what the first one has written.
@@ -83,22 +85,32 @@ def lesson(
                     f"seed {seed}.",
                     hint="Begin again without --resume, or ask for the same.",
                 )
-            return Lesson(_as_kept(text, kept, "text"), _as_kept(held, kept, "held"), count)
+            learned = _as_kept(text, kept, "text")
+            return Lesson(learned, _as_kept(held, kept, "held"), len(learned) - len(text))
     ranks, began = ranks or Ranks(), time.perf_counter()
     # All in one go, the end of the text too: it takes as many steps as a block has tokens, however many rows.
     try:
-        whole = own_text(model, blocks, count, tokenizer=tokenizer, begun_by=len(text), seed=seed)
+        whole = own_text(
+            model,
+            blocks,
+            count,
+            tokenizer=tokenizer,
+            begun_by=len(text),
+            seed=seed,
+            seconds=seconds if own == "auto" else None,
+        )
     except UnsupportedModelError as reason:
         if own != "auto":
             raise
         remark(f"Nothing is learned from but the text itself: {reason.message}")
         return Lesson(text, held, 0)
     whole = _of_first(ranks, whole)
+    wrote = len(whole) - len(blocks)
     rows = np.arange(len(whole))
     held_rows = (rows >= len(text)) & (rows < len(blocks))
     text, held = whole.take(rows[~held_rows]), whole.take(rows[held_rows])
     spent = duration(time.perf_counter() - began)
-    remark(f"{count:,} blocks more to learn from, in the dense model's own words: {spent} (--own-text).")
+    remark(f"{wrote:,} blocks more to learn from, in the dense model's own words: {spent} (--own-text).")
     if keep is not None and ranks.first:
         growing = keep.with_name(f"growing-{keep.name}")  # whole or not at all
         np.savez(
@@ -110,7 +122,7 @@ def lesson(
             held_lengths=held.lengths,
         )
         growing.replace(keep)
-    return Lesson(text, held, count)
+    return Lesson(text, held, wrote)
 
 
 def _as_kept(blocks: Blocks, kept: Any, name: str) -> Blocks:
@@ -126,9 +138,13 @@ def _as_kept(blocks: Blocks, kept: Any, name: str) -> Blocks:
 
 def _of_first(ranks: Ranks, blocks: Blocks) -> Blocks:
     """What the first process has written."""
-    for array in (blocks.ids, blocks.lengths):
+    count = int(ranks.agree(len(blocks)))  # the others may have had time for more or for fewer
+    ids, lengths = np.zeros((count, blocks.ids.shape[1]), dtype=np.int64), np.zeros(count, dtype=np.int64)
+    if ranks.first:
+        ids[:], lengths[:] = blocks.ids, blocks.lengths
+    for array in (ids, lengths):
         ranks.hand_out(torch.from_numpy(array))
-    return blocks
+    return replace(blocks, ids=ids, lengths=lengths)
 
 
 def check_own(own: OwnBlocks) -> None:

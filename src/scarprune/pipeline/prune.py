@@ -186,8 +186,15 @@ def _learned(
     """What the compensation is fitted to, where it is fitted to anything."""
     if compensation.fit is None or texts.calibration is None:
         return None
-    auto = FOR_REFIT if compensation.trains else 0
-    return lesson(model, tokenizer, texts.calibration, compensating.own_text, seed, auto=auto)
+    return lesson(
+        model,
+        tokenizer,
+        texts.calibration,
+        compensating.own_text,
+        seed,
+        auto=FOR_REFIT if compensation.trains else 0,
+        seconds=compensating.compensate_seconds,
+    )
 
 
 def _cut(

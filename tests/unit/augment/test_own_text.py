@@ -50,6 +50,26 @@ def test_ordinary_text_stays_and_each_further_block_begins_as_one_of_it() -> Non
         assert np.array_equal(row[begun:], likeliest[begun - 1 : -1])
 
 
+@pytest.mark.parametrize(("seconds", "count"), [(0.0, 4), (3600.0, 9), (None, 9)])
+def test_after_its_time_no_more_rows_are_begun(
+    seconds: float | None, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Writer, "_at_once", lambda self: 2)
+    model, text = tiny_model("llama"), random_blocks(2, 12)
+    found = own_text(model, text, 7, seconds=seconds)
+    assert len(found) == count
+    assert np.array_equal(found.ids[:2], text.ids)
+    assert found.source.endswith(f"and {count - 2} blocks of the model's own")
+
+
+def test_placeholders_are_filled_whatever_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Writer, "_at_once", lambda self: 1)
+    text = rows([0, 1, 4, 5, 6, 8, 2, 3], [0, 4, 5, 6, 1, 7, 5, 6])
+    found = own_text(tiny_model("llama"), text, 5, tokenizer=Words(), seconds=0.0)
+    assert len(found) == 2
+    assert not np.isin(found.ids, [5]).any()
+
+
 def test_a_placeholder_gives_way_to_words_and_all_else_stays_in_order() -> None:
     model = tiny_model("llama")
     text = rows([0, 1, 4, 5, 6, 8, 2, 3], [0, 4, 5, 6, 1, 7, 5, 6])

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from scarprune.augment.own_text import _Writer
 from scarprune.errors import ArgumentError, ArtifactError, UnsupportedModelError
 from scarprune.pipeline import lesson as module
 from scarprune.pipeline.lesson import lesson
+from scarprune.runtime.ranks import Ranks
 from support.texts import random_blocks
 from support.tiny_models import tiny_model
 
@@ -37,6 +39,37 @@ def test_on_a_gpu_auto_is_what_suits_the_training(auto: int, monkeypatch: pytest
     monkeypatch.setattr(module, "input_device", lambda model: torch.device("cuda"))
     learned = lesson(tiny_model("llama"), None, TEXT, "auto", seed=0, auto=auto)
     assert (learned.own, len(learned.text)) == (auto, 30 + auto)
+
+
+def test_text_that_takes_longer_to_write_than_to_learn_is_shorter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "input_device", lambda model: torch.device("cuda"))
+    monkeypatch.setattr(_Writer, "_at_once", lambda self: 4)
+    for _ in range(2):  # written, then read
+        learned = lesson(
+            tiny_model("llama"), None, TEXT, "auto", 0, auto=9, seconds=0.0, keep=tmp_path / "own.npz"
+        )
+        assert (learned.own, len(learned.text), len(learned.held_out)) == (3, 33, 2)
+    assert "3 blocks more to learn from" in capsys.readouterr().err
+    asked = lesson(tiny_model("llama"), None, TEXT, 9, seed=0, seconds=0.0)
+    assert asked.own == 9
+
+
+def test_all_processes_learn_from_what_the_first_has_written() -> None:
+    sent = [np.arange(41 * 12).reshape(41, 12), np.full(41, 12)]
+
+    class Second(Ranks):
+        first = property(lambda self: False)  # type: ignore[assignment]
+        agree = staticmethod(lambda value: 41)  # type: ignore[assignment]
+
+        def hand_out(self, tensor: torch.Tensor) -> None:
+            tensor.copy_(torch.from_numpy(sent.pop(0)))
+
+    learned = lesson(tiny_model("llama"), None, TEXT, 5, seed=0, ranks=Second())
+    assert learned.own == 9
+    assert learned.held_out.ids[:, 0].tolist() == [30 * 12, 31 * 12]
+    assert learned.text.ids[-1].tolist() == list(range(40 * 12, 41 * 12))
 
 
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:

@@ -114,9 +114,15 @@ class Judge:
         if any(fingerprint != key[0] for fingerprint, _ in self._lessons):
             self._lessons.clear()
         if key not in self._lessons:
-            own = self.compensating.own_text
-            auto = FOR_REFIT if key[1] else 0
-            self._lessons[key] = lesson(self.model, self.tokenizer, text, own, run.seed, auto=auto)
+            self._lessons[key] = lesson(
+                self.model,
+                self.tokenizer,
+                text,
+                self.compensating.own_text,
+                run.seed,
+                auto=FOR_REFIT if key[1] else 0,
+                seconds=self.compensating.compensate_seconds,
+            )
         return self._lessons[key]
 
     def _cut(self, plan: Plan, run: Run, text: Blocks) -> tuple[Perplexity, dict[str, Any]]:
