@@ -20,6 +20,7 @@ from scarprune.models.context import vocabulary_size
 from scarprune.models.family import text_config
 from scarprune.models.forward import input_device
 from scarprune.models.in_dtype import in_dtype
+from scarprune.models.norms import fused_norms
 from scarprune.runtime.memory import available_bytes, is_out_of_memory, release_cached
 from scarprune.runtime.progress import track
 from scarprune.text.blocks import Blocks
@@ -87,7 +88,8 @@ def own_text(
     more = [marked[i][: 1 + int(rng.random() * prompt * len(marked[i]))] for i in order]
     length = int(blocks.lengths.max())
     writer = _Writer(model, placeholder, _unsaid(tokenizer), temperature, length, seed)
-    written = writer.rows([*first, *more], len(first), seconds)
+    with fused_norms(writer.model):
+        written = writer.rows([*first, *more], len(first), seconds)
     ids = written if placeholder is not None else np.concatenate([blocks.ids[:, :length], written])
     lengths = np.full(len(ids), length)
     if placeholder is None:

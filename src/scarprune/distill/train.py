@@ -20,6 +20,7 @@ from scarprune.errors import ArgumentError, MemoryBudgetError, ScarpruneError
 from scarprune.models.capture import plain_causal_masks
 from scarprune.models.compiled import compiled_layers
 from scarprune.models.head import Head
+from scarprune.models.norms import fused_norms
 from scarprune.profile.divergence import divergence_rows
 from scarprune.runtime.graph import Leash
 from scarprune.runtime.memory import available_bytes, is_out_of_memory, release_cached
@@ -120,8 +121,11 @@ class Training:
         with ExitStack() as stack:
             stack.callback(self._put_best)
             compilation = stack.enter_context(ExitStack())
+            both = self.teacher.head.model, self.student.model
             if self.compile == "layers":
-                compilation.enter_context(compiled_layers(self.teacher.head.model, self.student.model))
+                compilation.enter_context(compiled_layers(*both))
+            else:
+                stack.enter_context(fused_norms(*both, float32=True))
             if self.settings.checkpointing:
                 stack.enter_context(checkpointed_layers(self.student.model))
             self._micro = self._fitting_compiled(compilation)

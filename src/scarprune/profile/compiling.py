@@ -11,6 +11,7 @@ from torch import nn
 
 from scarprune.models.compiled import compiled_layers
 from scarprune.models.forward import device_of
+from scarprune.models.norms import fused_norms
 from scarprune.models.streamed import streamed_of
 from scarprune.profile.estimate import matmul_parameters, matmul_rate
 from scarprune.profile.loss import Rows, loss_rows
@@ -44,9 +45,10 @@ class Compiling:
 
     @contextlib.contextmanager
     def layers(self, model: nn.Module) -> Iterator[None]:
-        """The layers of ``model`` are compiled inside."""
+        """The layers of ``model`` are compiled inside; else their norms at least are one kernel each."""
         if not self.on:
-            yield
+            with fused_norms(model):
+                yield
             return
         # A second kind of labels goes back over the same forward pass: the first may not write over it.
         with (

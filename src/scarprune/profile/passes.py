@@ -20,6 +20,7 @@ from scarprune.models.context import vocabulary_size
 from scarprune.models.forward import device_of, input_device
 from scarprune.models.head import Head
 from scarprune.models.layers import find_layers
+from scarprune.models.norms import fused_norms
 from scarprune.models.site import Site
 from scarprune.profile.accumulate import SumsPass
 from scarprune.profile.checkpointed import checkpointed
@@ -115,7 +116,8 @@ class Run:
         """``observer`` sees the sites inside; where it asks for sums, layers may be compiled around them."""
         layers = find_layers(self.model) if self.way.kind == "checkpointed" else []
         if not isinstance(observer, Summing):
-            with watching(self.model, self.sites, cast(Looking, observer).observe), checkpointed(layers):
+            watched = watching(self.model, self.sites, cast(Looking, observer).observe)
+            with watched, fused_norms(self.model), checkpointed(layers):
                 yield
             return
         with summing(self.model, self.sites, observer):
@@ -339,17 +341,18 @@ def begin(
         MemoryBudgetError: not even one block fits ``bound``.
         UnsupportedModelError: streamed layers that cannot be called one by one.
     """
-    head, way, layerwise = find_way(
-        model,
-        sites,
-        blocks,
-        totals=totals,
-        compiled=compiled,
-        batch=state.batch or batch,
-        bound=bound,
-        labels=labels,
-        ranks=ranks,
-    )
+    with contextlib.nullcontext() if compiled else fused_norms(model):  # as batches will be taken
+        head, way, layerwise = find_way(
+            model,
+            sites,
+            blocks,
+            totals=totals,
+            compiled=compiled,
+            batch=state.batch or batch,
+            bound=bound,
+            labels=labels,
+            ranks=ranks,
+        )
     state.batch = way.batch
     say_before(what, model, blocks, way, layerwise, work, compiled, ranks)
     device = device_of(model)

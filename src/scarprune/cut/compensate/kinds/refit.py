@@ -4,6 +4,7 @@ In sequence: a layer is given what the cut model's earlier layers make, and must
 after that layer, so that it also makes up for what earlier layers could not.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from scarprune.cut.compensate.job import DEFAULT_STEPS, Job, facts_of
 from scarprune.cut.compensate.objective import Loss, objectives
 from scarprune.cut.compensate.ridge import solve
 from scarprune.cut.compensate.train import RATE, Trainee, narrow, pace_of, train
+from scarprune.models.norms import fused_norms
 from scarprune.profile.compiling import Compiling
 from scarprune.profile.gram import layer_grams
 from scarprune.profile.hidden import HiddenStates
@@ -31,10 +33,16 @@ _WORTH_SECONDS = 40.0  # of training in all, from which twice the speed makes up
 def fit(job: Job, rate: float = RATE) -> Iterator[Fitted]:
     """Least squares, then training, layer by layer; of the cut, both, the best on held-out text is kept."""
     walk, held_walk = job.walks()
+    compiling = Compiling(_compiles(job, walk), walk.blocks.lengths)
+    with contextlib.nullcontext() if compiling.on else fused_norms(job.model, float32=True):
+        yield from _layers(job, walk, held_walk, compiling, rate)
+
+
+def _layers(job: Job, walk: Walk, held_walk: Walk, compiling: Compiling, rate: float) -> Iterator[Fitted]:
     dense, dense_held = HiddenStates(walk), HiddenStates(held_walk)
     given, given_held = HiddenStates(walk), HiddenStates(held_walk)
     losses, held_losses = objectives(walk), objectives(held_walk)
-    elapsed, compiling = 0.0, Compiling(_compiles(job, walk), walk.blocks.lengths)
+    elapsed = 0.0
     for index, layer in enumerate(walk.layers):
         with narrow(walk):
             gram, held = layer_grams(dense, index)[0], layer_grams(dense_held, index)[0]
