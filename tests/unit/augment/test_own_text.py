@@ -185,6 +185,9 @@ class _Says:
         self.script, self.most, self.seen, self.keeps = script, most, seen, keeps
         self._embedding = torch.nn.Embedding(vocabulary, 1)
 
+    def modules(self) -> tuple[()]:
+        return ()
+
     def parameters(self) -> Any:
         return self._embedding.parameters()
 
