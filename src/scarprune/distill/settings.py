@@ -16,6 +16,9 @@ Compile = Literal["auto", "none", "objective", "layers"]
 # 5e-4 on SmolLM2-135M. There 3e-4 is too slow and 1e-3 good for a minute at half of the channels; 8e-4 undoes
 # more at a fifth of them than half a minute mends, and 4e-4 is better than 2e-4 (docs/lab-log.md).
 _SHARE_OF_SIZE = 2.5e-3
+_LORA_RATE = (
+    3e-4  # what adapters learn is a product, of which one factor begins at zero: their size says nothing
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class Settings:
         batch: blocks of one optimizer step, over all processes.
         micro: blocks at once on one device; ``auto`` is what fits, the rest is accumulated.
         lr: the highest learning rate, of AdamW with betas 0.9 and 0.95 and no weight decay; ``auto`` is a
-            share of the size of the student's weights (``usual_rate``).
+            share of the size of the student's weights (``usual_rate``), for adapters 3e-4.
         warmup: share of the budget over which the rate goes up; a cosine takes it down to zero afterwards.
         clip: the largest norm of a gradient.
         hidden_weight: what the mean relative squared error of hidden states between layers counts for.
@@ -81,7 +84,9 @@ class Settings:
 
     def for_model(self, student: Any) -> "Settings":
         """The same with a number for the learning rate."""
-        return replace(self, lr=usual_rate(student)) if self.lr == "auto" else self
+        if self.lr != "auto":
+            return self
+        return replace(self, lr=usual_rate(student) if self.lora is None else _LORA_RATE)
 
     def compute_dtype(self, device: torch.device) -> torch.dtype:
         """The dtype that both models compute in on ``device``."""

@@ -18,7 +18,7 @@ from scarprune.distill import lora
 from scarprune.distill.heal import heal
 from scarprune.distill.judge import Judge
 from scarprune.distill.learner import _distance
-from scarprune.distill.settings import usual_rate
+from scarprune.distill.settings import Settings, usual_rate
 from scarprune.distill.train import Training
 from scarprune.errors import ArgumentError, ArtifactError, NumericsError, TextError, UnsupportedModelError
 from scarprune.models.find import find_sites
@@ -97,6 +97,15 @@ def test_the_rate_is_a_share_of_the_median_size_of_the_matrices() -> None:
         torch.nn.init.constant_(layer.weight, -size)
         torch.nn.init.constant_(layer.bias, 100.0)  # no matrix
     assert usual_rate(model) == pytest.approx(0.4 / 400)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate"), [({"lora": 4}, 3e-4), ({"lr": 0.01, "lora": 4}, 0.01), ({"lr": 0.02}, 0.02)]
+)
+def test_adapters_and_rates_that_are_asked_for_do_not_go_by_the_weights(
+    settings: dict[str, Any], rate: float
+) -> None:
+    assert Settings(**settings).for_model(torch.nn.Linear(4, 4)).lr == rate
 
 
 def test_the_rate_that_was_taken_is_told() -> None:
