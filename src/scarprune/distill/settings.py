@@ -16,9 +16,7 @@ Compile = Literal["auto", "none", "objective", "layers"]
 # 5e-4 on SmolLM2-135M. There 3e-4 is too slow and 1e-3 good for a minute at half of the channels; 8e-4 undoes
 # more at a fifth of them than half a minute mends, and 4e-4 is better than 2e-4 (docs/lab-log.md).
 _SHARE_OF_SIZE = 2.5e-3
-_LORA_RATE = (
-    3e-4  # what adapters learn is a product, of which one factor begins at zero: their size says nothing
-)
+_LORA_RATE = 3e-4  # adapters are a product of two factors, one of which begins at zero
 
 
 @dataclass(frozen=True, slots=True)
