@@ -4,7 +4,6 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +26,7 @@ RATE = 1e-2
 _BETAS = (0.9, 0.95)
 _WARM_UP = 20  # steps over which the rate rises
 _REHEARSED = 3  # steps before a CUDA graph is captured
+_AGREES = 1e-2  # of the largest state: rounding alone stays below it
 
 
 @dataclass
@@ -53,13 +53,21 @@ def pace_of(bounds: Bounds, layers_left: int, elapsed: float) -> Pace:
 
 
 class Trainee:
-    """A layer in float32, and one step of training it.
+    """A layer in float32, and steps of training it on blocks of the text.
 
     On a GPU it computes in bfloat16 (autocast; as good, docs/lab-log.md), and a step is one CUDA graph:
     launching its small kernels one by one would take longer than running them.
     """
 
-    def __init__(self, index: int, module: nn.Module, given: HiddenStates, loss: Loss, rate: float) -> None:
+    def __init__(
+        self,
+        index: int,
+        module: nn.Module,
+        given: HiddenStates,
+        wanted: HiddenStates,
+        loss: Loss,
+        rate: float,
+    ) -> None:
         """Copy ``module``, which stays as it is.
 
         All of the layer's numbers are trained, attention and norms too: what a layer reads is no longer what
@@ -70,24 +78,62 @@ class Trainee:
             index: of the layer in the walk.
             module: the layer.
             given: hidden states before the layer.
+            wanted: hidden states of the same tokens that it should give.
             loss: of the states after it and those wanted.
             rate: the largest learning rate, as a share of the matrices' median root mean square.
         """
-        self.index, self.walk, self.loss = index, given.walk, loss
+        self.index, self.walk, self.loss, self.rate = index, given.walk, loss, rate
+        self.given, self.wanted = given, wanted
         self.module = copy.deepcopy(module).float().requires_grad_()
         self.masters = dict(self.module.named_parameters())
-        device = self.walk.device
-        self._on_gpu = device.type == "cuda"
-        sizes = [_size(values) for values in self.masters.values() if values.dim() > 1]
-        self._rate = rate * (statistics.median(sizes) if sizes else 1.0)
+        self._on_gpu = self.walk.device.type == "cuda"
         # One rate for all: with one for each, the optimizer would take a third of a small layer's step.
         self.optimizer = torch.optim.Adam(
             self.masters.values(),
-            lr=torch.zeros((), device=device) if self._on_gpu else 0.0,
+            lr=torch.zeros((), device=self.walk.device) if self._on_gpu else 0.0,
             betas=_BETAS,
             fused=self._on_gpu,
             capturable=self._on_gpu,
         )
+        self._graph: Graph | None = None
+        self._takes = False  # whether the graph takes the states by itself
+        self._see_sizes()
+
+    @property
+    def one_shape(self) -> bool:
+        """Whether all blocks have one length."""
+        return len(self.given.states) == 1
+
+    def learn(self, length: int, rows: torch.Tensor) -> None:
+        """One step on the blocks ``rows`` [B] among those of ``length``."""
+        if self._graph is None:
+            self.step(*self._take(length, rows))
+        elif self._takes:
+            self._graph(rows)
+        else:
+            self._graph(*self._take(length, rows))
+
+    def capture(self, length: int, rows: torch.Tensor) -> None:
+        """Steps are one CUDA graph from now on, the taking of states that lie on the device included.
+
+        Where the kernels cannot be captured they stay as they are.
+        """
+        self._takes = all(states.states[length].is_cuda for states in (self.given, self.wanted))
+        try:
+            if self._takes:
+                self._graph = Graph(lambda rows: self.step(*self._take(length, rows)), rows)
+            else:
+                self._graph = Graph(self.step, *self._take(length, rows))
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            torch.cuda.synchronize()
+            remark(f"Layer {self.index} is trained without a CUDA graph, and slower for it: {error}")
+
+    @property
+    def captured(self) -> bool:
+        """Whether steps are a CUDA graph."""
+        return self._graph is not None
 
     def step(self, hidden: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor]:
         """One step on a batch [B, T, D]; gives the loss before it."""
@@ -103,9 +149,68 @@ class Trainee:
         """Set the learning rate to ``factor`` of its largest."""
         group = self.optimizer.param_groups[0]
         if self._on_gpu:
-            group["lr"].fill_(self._rate * factor)
+            group["lr"].fill_(self._largest * factor)
         else:
-            group["lr"] = self._rate * factor
+            group["lr"] = self._largest * factor
+
+    # -- another layer -----------------------------------------------------------------------------
+
+    def take_over(self, index: int, module: nn.Module, loss: Loss) -> bool:
+        """Become the trainee of layer ``index``, where that is the same function of other weights.
+
+        What was set up for the one, a CUDA graph above all, so serves the other: setting up takes as long as
+        a third of a small layer's training. Where it is False, this trainee is good for nothing more.
+        """
+        if loss is not self.loss or not self.one_shape:
+            return False
+        fresh = copy.deepcopy(module).float()
+        values = dict(fresh.named_parameters())
+        if values.keys() != self.masters.keys():
+            return False
+        if any(values[name].shape != master.shape for name, master in self.masters.items()):
+            return False
+        with torch.no_grad():
+            for name, master in self.masters.items():
+                master.copy_(values[name])
+        if not self._is_alike(index, fresh):
+            return False
+        for state in self.optimizer.state.values():
+            for tensor in state.values():
+                tensor.zero_()
+        self.index = index
+        self._see_sizes()
+        return True
+
+    @torch.no_grad()
+    def _is_alike(self, index: int, module: nn.Module) -> bool:
+        """Whether layer ``index`` is called with the same, and gives the same, of a block of the text."""
+        (length,) = self.given.states
+        hidden = self.given.take(length, torch.zeros(1, dtype=torch.int64))
+        calls = self.walk.calls(1, length)
+        if not _same(calls[index], calls[self.index]):
+            return False
+        with narrow(self.walk):
+            found = self.walk.step(self.index, hidden, self.module)
+            expected = self.walk.step(index, hidden, module)
+        return torch.allclose(found, expected, rtol=_AGREES, atol=_AGREES * float(expected.abs().max()))
+
+    def _see_sizes(self) -> None:
+        sizes = [_size(values) for values in self.masters.values() if values.dim() > 1]
+        self._largest = self.rate * (statistics.median(sizes) if sizes else 1.0)
+
+    def _take(self, length: int, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.given.take(length, rows), self.wanted.take(length, rows)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two calls have the same arguments: the very tensors, and equal values."""
+    if isinstance(one, torch.Tensor) or isinstance(other, torch.Tensor):
+        return one is other
+    if isinstance(one, tuple | list) and isinstance(other, tuple | list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    return one is other or bool(one == other)
 
 
 def narrow(walk: Walk) -> torch.autocast:
@@ -115,87 +220,39 @@ def narrow(walk: Walk) -> torch.autocast:
 
 
 def train(
-    trainee: Trainee,
-    given: HiddenStates,
-    wanted: HiddenStates,
-    pace: Pace,
-    *,
-    seed: int,
-    batch: int,
-    compiling: Compiling,
+    trainee: Trainee, pace: Pace, *, seed: int, batch: int, compiling: Compiling
 ) -> dict[str, torch.Tensor]:
-    """Train until ``pace`` says it is over; name -> trained values, float32.
+    """Train until ``pace`` says it is over; name -> trained values, float32, the trainee's own.
 
     Args:
         trainee: the layer.
-        given: hidden states before it.
-        wanted: hidden states of the same tokens that it should give.
         pace: how long.
         seed: of the order of the blocks.
         batch: blocks of a step.
         compiling: whether the layer is compiled, where all blocks have one length; one compilation serves
             layers alike, and where the compiler fails the rest runs without.
     """
-    draws, leash = given.draws(seed, batch), Leash(given.walk.device)
-    learn = _Learn(trainee, given, wanted)
-    one_shape = len(given.states) == 1
+    device = trainee.walk.device
+    draws, leash = trainee.given.draws(seed, batch), Leash(device)
     step = 0
-    with ExitStack() as compilation, side_stream(given.walk.device):
-        if compiling.on and one_shape:
+    with ExitStack() as compilation, side_stream(device):
+        if compiling.on and trainee.one_shape:
             compilation.enter_context(compiled([trainee.module]))
         while (progress := pace.progress(step)) < 1:
             trainee.set_rate(min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * progress)))
             length, rows = next(draws)
-            if step == _REHEARSED and one_shape and given.walk.device.type == "cuda":
-                learn.capture(length, rows)
+            if step == _REHEARSED and trainee.one_shape and device.type == "cuda" and not trainee.captured:
+                trainee.capture(length, rows)
             try:
-                learn(length, rows)
+                trainee.learn(length, rows)
             except Exception as error:
                 if is_out_of_memory(error) or not compiling.gives_up(error):
                     raise
                 compilation.close()
-                learn(length, rows)
+                trainee.learn(length, rows)
             leash.step()
             step += 1
     return {name: values.detach() for name, values in trainee.masters.items()}
-
-
-class _Learn:
-    """Steps of a trainee on blocks of the text."""
-
-    def __init__(self, trainee: Trainee, given: HiddenStates, wanted: HiddenStates) -> None:
-        self._trainee, self._given, self._wanted = trainee, given, wanted
-        self._run: Callable[..., Any] = self._step
-
-    def __call__(self, length: int, rows: torch.Tensor) -> None:
-        """Learn from the blocks ``rows`` [B] among those of ``length``."""
-        self._run(length, rows)
-
-    def capture(self, length: int, rows: torch.Tensor) -> None:
-        """Steps are one CUDA graph from now on, the taking of states that lie on the device included.
-
-        Where the kernels cannot be captured they stay as they are.
-        """
-        take, step = self._take, self._trainee.step
-        inside = all(states.states[length].is_cuda for states in (self._given, self._wanted))
-        try:
-            if inside:
-                whole = Graph(lambda rows: step(*take(length, rows)), rows)
-                self._run = lambda _, rows: whole(rows)
-            else:
-                graph = Graph(step, *take(length, rows))
-                self._run = lambda _, rows: graph(*take(length, rows))
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
-            torch.cuda.synchronize()
-            remark(f"Layer {self._trainee.index} is trained without a CUDA graph, and slower for it: {error}")
-
-    def _step(self, length: int, rows: torch.Tensor) -> None:
-        self._trainee.step(*self._take(length, rows))
-
-    def _take(self, length: int, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._given.take(length, rows), self._wanted.take(length, rows)
 
 
 def _size(values: torch.Tensor) -> float:

@@ -1,5 +1,6 @@
 """Training a layer at a time: it helps, it never leaves a model worse, and it keeps to its bounds."""
 
+import copy
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from scarprune.cut.compensate import train as train_module
 from scarprune.cut.compensate.apply import Making, put
 from scarprune.cut.compensate.compensation import Fitted, find_compensation
 from scarprune.cut.compensate.job import Bounds, Job
+from scarprune.cut.compensate.kinds import refit as refit_module
 from scarprune.cut.compensate.kinds.refit import _compiles, fit
 from scarprune.cut.compensate.train import Pace, Trainee, pace_of, train
 from scarprune.cut.prune import prune_model
@@ -67,9 +69,9 @@ def test_layers_are_trained_on_the_cut_models_own_hidden_states(
 ) -> None:
     seen: list[torch.Tensor] = []
 
-    def spy(trainee: Trainee, given: HiddenStates, *rest: Any, **options: Any) -> dict[str, torch.Tensor]:
-        seen.append(given.states[TEXT.ids.shape[1]].clone())
-        return train(trainee, given, *rest, **options)
+    def spy(trainee: Trainee, *rest: Any, **options: Any) -> dict[str, torch.Tensor]:
+        seen.append(trainee.given.states[TEXT.ids.shape[1]].clone())
+        return train(trainee, *rest, **options)
 
     monkeypatch.setattr("scarprune.cut.compensate.kinds.refit.train", spy)
     made, cut = list(fit(job, rate=0.02)), tiny_model("llama")
@@ -101,6 +103,71 @@ def test_where_the_compiler_fails_all_layers_are_trained_without_it(
     assert [found.facts["errors"] for found in fit(job)] == plain
     assert tried == [1]
     assert capsys.readouterr().err.count("torch.compile failed, so the rest runs eagerly: no compiler") == 1
+
+
+@pytest.fixture(scope="module")
+def deep() -> Job:
+    """Four layers, of which the last has an objective of its own."""
+    model = tiny_model("llama", num_hidden_layers=4).requires_grad_(False)
+    return Job(model, random_plan(model, 20), 20, FIT, HELD, Bounds(steps=10, tokens=128))
+
+
+def made(job: Job, monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[Any]]:
+    """The layers that a trainee was set up for, and what came of all."""
+    layers: list[int] = []
+
+    class Counted(Trainee):
+        def __init__(self, index: int, *rest: Any) -> None:
+            layers.append(index)
+            super().__init__(index, *rest)
+
+    monkeypatch.setattr(refit_module, "Trainee", Counted)
+    return layers, [found.facts["errors"] for found in fit(job, rate=0.02)]
+
+
+def test_layers_alike_share_what_is_set_up_and_are_trained_the_same(
+    deep: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers, shared = made(deep, monkeypatch)
+    assert layers == [0, 3]
+    monkeypatch.setattr(Trainee, "take_over", lambda self, *rest: False)
+    layers, apart = made(deep, monkeypatch)
+    assert layers == [0, 1, 2, 3]
+    assert shared == apart
+
+
+def test_a_layer_that_computes_something_else_is_set_up_anew(
+    deep: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = replace(deep, model=copy.deepcopy(deep.model))
+    job.model.model.layers[1].mlp.act_fn = torch.nn.ReLU()  # type: ignore[union-attr, index]
+    layers, _ = made(job, monkeypatch)
+    assert layers == [0, 1, 2, 3]
+
+
+def test_a_layer_that_is_called_with_something_else_is_set_up_anew(
+    deep: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Walk.calls
+
+    def other(walk: Walk, blocks: int, length: int) -> Any:
+        found = list(calls(walk, blocks, length))
+        args, kwargs = found[2]
+        pair = tuple(tensor.clone() for tensor in kwargs["position_embeddings"])
+        found[2] = args, {**kwargs, "position_embeddings": pair}
+        return found
+
+    monkeypatch.setattr(Walk, "calls", other)
+    layers, _ = made(deep, monkeypatch)
+    assert layers == [0, 2, 3]
+
+
+def test_a_layer_that_is_large_beside_the_memory_is_not_held(
+    deep: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refit_module, "available_bytes", lambda device: 1 << 16)
+    layers, _ = made(deep, monkeypatch)
+    assert layers == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(

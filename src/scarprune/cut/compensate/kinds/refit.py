@@ -23,10 +23,13 @@ from scarprune.profile.compiling import Compiling
 from scarprune.profile.gram import layer_grams
 from scarprune.profile.hidden import HiddenStates
 from scarprune.profile.walk import Layer, Walk
+from scarprune.runtime.memory import available_bytes
 
 # On an H100 compiling takes some 15 s, and takes 0.43 of 1 ms off a step of 4,096 tokens at hidden size 576:
 # reads and writes of hidden states, so that what is saved grows with tokens and hidden size.
 _SECONDS_TO_COMPILE, _SAVED_PER_NUMBER = 15.0, 0.43e-3 / (4096 * 576)
+_BYTES_A_WEIGHT = 16  # itself, its gradient and two moments, in float32
+_SHARE_OF_FREE = 0.02  # of memory; larger layers train for so long that setting up again does not count
 _WORTH_SECONDS = 40.0  # of training in all, from which twice the speed makes up for compiling
 
 
@@ -42,7 +45,7 @@ def _layers(job: Job, walk: Walk, held_walk: Walk, compiling: Compiling, rate: f
     dense, dense_held = HiddenStates(walk), HiddenStates(held_walk)
     given, given_held = HiddenStates(walk), HiddenStates(held_walk)
     losses, held_losses = objectives(walk), objectives(held_walk)
-    elapsed = 0.0
+    elapsed, trainee = 0.0, None
     for index, layer in enumerate(walk.layers):
         with narrow(walk):
             gram, held = layer_grams(dense, index)[0], layer_grams(dense_held, index)[0]
@@ -53,12 +56,16 @@ def _layers(job: Job, walk: Walk, held_walk: Walk, compiling: Compiling, rate: f
         began = time.perf_counter()
         _set(module, layer, solved.weights)
         pace = pace_of(job.bounds, len(walk.layers) - index, elapsed)
-        trainee = Trainee(index, module, given, losses[index], rate)
-        values = train(trainee, given, dense, pace, seed=index, batch=job.batch, compiling=compiling)
-        del trainee
+        if trainee is None or not trainee.take_over(index, module, losses[index]):
+            trainee = None  # what it holds is free for the next
+            trainee = Trainee(index, module, given, dense, losses[index], rate)
+        values = train(trainee, pace, seed=index, batch=job.batch, compiling=compiling)
         elapsed += time.perf_counter() - began
         full = {f"{layer.name}.{name}": value for name, value in values.items()}
         weights["refit"] = {name: job.rounded(name, value) for name, value in full.items()}
+        del values, full
+        if not _stays(trainee):
+            trainee = None
         module = job.cut(layer)
         with narrow(walk):
             errors = {
@@ -71,6 +78,13 @@ def _layers(job: Job, walk: Walk, held_walk: Walk, compiling: Compiling, rate: f
             given_held.advance(index, module)
         facts = facts_of(errors, kept, damping=solved.damping, condition=solved.condition)
         yield Fitted(layer.site, {"ls": weights["ls"], "refit": weights[kept]}, facts)
+
+
+def _stays(trainee: Trainee) -> bool:
+    """Whether the memory of a layer in training may be held while the text walks on."""
+    device = trainee.walk.device
+    needed = _BYTES_A_WEIGHT * sum(values.numel() for values in trainee.masters.values())
+    return needed <= _SHARE_OF_FREE * available_bytes(device)
 
 
 def _compiles(job: Job, walk: Walk) -> bool:
