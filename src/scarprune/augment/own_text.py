@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from scarprune.augment.cache import roomy_cache
 from scarprune.augment.placeholder import Placeholder, find_placeholder
 from scarprune.errors import ArgumentError, MemoryBudgetError, UnsupportedModelError
-from scarprune.models.context import vocabulary_size
+from scarprune.models.context import context_length, vocabulary_size
 from scarprune.models.family import text_config
 from scarprune.models.forward import input_device
 from scarprune.models.in_dtype import in_dtype
@@ -24,6 +24,7 @@ from scarprune.models.norms import fused_norms
 from scarprune.runtime.memory import available_bytes, is_out_of_memory, release_cached
 from scarprune.runtime.progress import track
 from scarprune.text.blocks import Blocks
+from scarprune.text.fit import check_fits
 
 # Not cuDNN's, which is prepared anew for every number of tokens so far: longer than it then takes.
 _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -67,6 +68,7 @@ def own_text(
 
     Raises:
         ArgumentError: a number that cannot be.
+        TextError: blocks that do not fit the model.
         UnsupportedModelError: the architecture does not hand on its keys and values.
         MemoryBudgetError: not even one row fits.
     """
@@ -79,6 +81,7 @@ def own_text(
         return blocks
     if begun_by is not None and not 0 < begun_by <= len(blocks):
         raise ArgumentError(f"There are {len(blocks)} blocks to begin as, not {begun_by}.")
+    check_fits(blocks, vocabulary_size(model), context_length(model.config))
     placeholder = find_placeholder(tokenizer, blocks, vocabulary_size(model))
     rng, beginnings = np.random.default_rng(seed), len(blocks) if begun_by is None else begun_by
     marked = [_marked(row[:end], placeholder) for row, end in zip(blocks.ids, blocks.lengths, strict=True)]

@@ -10,6 +10,7 @@ import torch
 
 from scarprune.augment.own_text import own_text
 from scarprune.errors import ArgumentError, ArtifactError, UnsupportedModelError
+from scarprune.models.fingerprint import fingerprint_model
 from scarprune.models.forward import input_device
 from scarprune.runtime.progress import duration, remark
 from scarprune.runtime.ranks import Ranks
@@ -65,7 +66,7 @@ def lesson(
 
     Raises:
         TextError: fewer than two blocks.
-        ArtifactError: another text was asked for when ``keep`` was written.
+        ArtifactError: ``keep`` was written for another number, seed or text, or by another model.
         UnsupportedModelError: a number was asked for, and the model cannot write.
         MemoryBudgetError: not even one row of text fits.
     """
@@ -76,8 +77,16 @@ def lesson(
         count = auto if input_device(model).type == "cuda" else 0
     if not count:
         return Lesson(text, held, 0)
+    of = [blocks.fingerprint, fingerprint_model(model)] if keep is not None else []
     if keep is not None and keep.exists():
         with np.load(keep, allow_pickle=False) as kept:
+            of_there = kept["of"].tolist()
+            for what, there, here in zip(("text", "model"), of_there, of, strict=True):
+                if there != here:
+                    raise ArtifactError(
+                        f"{keep} holds own text of another {what}: {there[:16]}, not {here[:16]}.",
+                        hint="Begin again without --resume, or ask for the same.",
+                    )
             blocks_there, seed_there = kept["asked"].tolist()
             if (blocks_there, seed_there) != (count, seed):
                 raise ArtifactError(
@@ -116,6 +125,7 @@ def lesson(
         np.savez(
             growing,
             asked=np.array([count, seed]),
+            of=np.array(of),
             text=text.ids,
             text_lengths=text.lengths,
             held=held.ids,

@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 
 from scarprune.augment.own_text import _Writer, own_text
 from scarprune.augment.placeholder import Placeholder, find_placeholder
-from scarprune.errors import ArgumentError, MemoryBudgetError, UnsupportedModelError
+from scarprune.errors import ArgumentError, MemoryBudgetError, TextError, UnsupportedModelError
 from scarprune.text.blocks import Blocks
 from support.texts import random_blocks
 from support.tiny_models import tiny_model
@@ -166,6 +166,11 @@ def test_what_cannot_be_is_refused() -> None:
         own_text(_Says([1]), text, 1, temperature=0.0)
     with pytest.raises(UnsupportedModelError, match="does not hand on its keys and values"):
         own_text(_Says([1] * 9, keeps=False), text, 1)
+
+
+def test_blocks_longer_than_the_context_are_refused_before_anything_is_written() -> None:
+    with pytest.raises(TextError, match="context is 64 tokens"):
+        own_text(tiny_model("gpt2"), random_blocks(2, 65), 1)
 
 
 class _Says:

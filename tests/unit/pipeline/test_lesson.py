@@ -72,13 +72,14 @@ def test_all_processes_learn_from_what_the_first_has_written() -> None:
     assert learned.text.ids[-1].tolist() == list(range(40 * 12, 41 * 12))
 
 
-def test_what_was_written_is_read_again(tmp_path: Path) -> None:
+def test_what_was_written_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, kept = tiny_model("llama"), tmp_path / "own.npz"
     first = lesson(model, None, TEXT, 5, seed=0, keep=kept)
-    again = lesson(tiny_model("llama", seed=1), None, TEXT, 5, seed=0, keep=kept)
+    assert lesson(model, None, TEXT, 5, seed=1).text.fingerprint != first.text.fingerprint
+    monkeypatch.delattr(module, "own_text")
+    again = lesson(model, None, TEXT, 5, seed=0, keep=kept)
     assert again.text.fingerprint == first.text.fingerprint
     assert again.held_out.fingerprint == first.held_out.fingerprint
-    assert lesson(model, None, TEXT, 5, seed=1).text.fingerprint != first.text.fingerprint
 
 
 @pytest.mark.parametrize(("own", "seed"), [(6, 0), (5, 1)])
@@ -86,6 +87,15 @@ def test_what_was_written_for_something_else_is_refused(own: int, seed: int, tmp
     lesson(tiny_model("llama"), None, TEXT, 5, seed=0, keep=tmp_path / "own.npz")
     with pytest.raises(ArtifactError, match=f"5 blocks of own text of seed 0, not {own} of seed {seed}"):
         lesson(tiny_model("llama"), None, TEXT, own, seed=seed, keep=tmp_path / "own.npz")
+
+
+def test_what_was_written_of_another_text_or_by_another_model_is_refused(tmp_path: Path) -> None:
+    model, kept = tiny_model("llama"), tmp_path / "own.npz"
+    lesson(model, None, TEXT, 5, seed=0, keep=kept)
+    with pytest.raises(ArtifactError, match="own text of another text"):
+        lesson(model, None, random_blocks(32, 12, seed=1), 5, seed=0, keep=kept)
+    with pytest.raises(ArtifactError, match="own text of another model"):
+        lesson(tiny_model("llama", seed=1), None, TEXT, 5, seed=0, keep=kept)
 
 
 def test_a_model_that_cannot_write_learns_from_the_text_alone_unless_it_was_asked_to(
