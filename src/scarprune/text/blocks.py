@@ -116,6 +116,8 @@ def read_blocks(
     name = os.fspath(source)
     if count is not None and count < 1:
         raise ArgumentError(f"{count} blocks cannot be read.", hint="Ask for 1 or more.")
+    if not 0 <= seed < 1 << 64:
+        raise ArgumentError(f"seed must be an integer from 0 to 2^64 - 1, not {seed!r}.")
     if kind_of(Path(name)) == ".npy" and not name.startswith("hf:"):
         return _given(Path(name), tokenizer, count, bos, seed, skip)
     if tokenizer is None:

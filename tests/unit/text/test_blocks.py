@@ -235,6 +235,8 @@ class TestRefusals:
             ({"length": 1}, "Blocks of 1 tokens predict nothing"),
             ({"protocol": "stacked"}, "'stacked' is no protocol.*packed, contiguous, documents"),
             ({"separator": "\n"}, "is no separator of documents"),
+            ({"seed": -1}, r"seed must be an integer from 0 to 2\^64 - 1, not -1"),
+            ({"seed": 1 << 64}, "not 18446744073709551616"),
         ],
     )
     def test_arguments_that_can_never_be_right(self, path, tokenizer, options, words):
