@@ -67,12 +67,12 @@ class Settings:
         positive = ("batch", "lr", "clip", "judgements", "lora", "cuts", "micro")
         for name in positive:
             value = getattr(self, name)
-            if value not in (None, "auto") and not (isinstance(value, int | float) and value > 0):
+            if value not in (None, "auto") and not (isinstance(value, int | float) and 0 < value < math.inf):
                 raise ArgumentError(f"{name} must be positive, not {value!r}.")
         if not 0 <= self.warmup < 1:
             raise ArgumentError(f"warmup is a share of the budget from 0 to below 1, not {self.warmup}.")
-        if self.hidden_weight < 0:
-            raise ArgumentError(f"hidden_weight cannot be negative: {self.hidden_weight}.")
+        if not 0 <= self.hidden_weight < math.inf:
+            raise ArgumentError(f"hidden_weight must be 0 or more, not {self.hidden_weight}.")
         if self.compile not in ("auto", "none", "objective", "layers"):
             raise ArgumentError(f"compile is auto, none, objective or layers, not {self.compile!r}.")
         if self.dtype not in ("auto", "float32", "bfloat16"):
