@@ -261,15 +261,28 @@ def as_needed(measuring: Measuring, *scores: str) -> Measuring:
     )
 
 
-def check_compensating(compensating: Compensating) -> Compensation:
+def check_compensating(compensating: Compensating, *others: str) -> Compensation:
     """The compensation that was asked for; its numbers are checked as well, before anything is loaded.
+
+    Numbers that neither it nor one of the ``others`` uses get a remark.
 
     Raises:
         ArgumentError: there is none of the name, or a number that cannot be.
     """
     check_own(compensating.own_text)
     Bounds(compensating.compensate_steps, compensating.compensate_seconds)
-    return find_compensation(compensating.compensate)
+    chosen = find_compensation(compensating.compensate)
+    used_by = [chosen, *map(find_compensation, others)]
+    idle = []
+    if not any(each.trains for each in used_by):
+        bounds = {"steps": compensating.compensate_steps, "seconds": compensating.compensate_seconds}
+        idle = [f"--compensate-{unit}" for unit, bound in bounds.items() if bound is not None]
+    if compensating.own_text not in ("auto", 0) and all(each.fit is None for each in used_by):
+        idle.append("--own-text")
+    if idle:
+        names = ",".join(others or [chosen.name])
+        remark(f"Nothing is changed by {' and '.join(idle)}, as --compensate is {names}.")
+    return chosen
 
 
 def _refuse_early(model: Any, out: Path, save_dtype: str | None, compensation: Compensation) -> None:

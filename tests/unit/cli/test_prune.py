@@ -14,7 +14,8 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM
 
 from scarprune.errors import NumericsError
-from scarprune.pipeline.inputs import Reading
+from scarprune.pipeline.inputs import Compensating, Reading
+from scarprune.pipeline.prune import check_compensating
 from scarprune.profile import passes
 from scarprune.profile.sums import load_profile
 from scarprune.text.draw import spread
@@ -232,6 +233,24 @@ def test_a_compensation_that_cannot_be_is_refused_before_the_work(
     assert (result.code, result.out) == (1, "")
     assert message in result.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "others", "idle"),
+    [
+        (Compensating("none", 5, None, 8), (), "--compensate-steps and --own-text, as --compensate is none"),
+        (Compensating("ls", None, 2.0, 8), (), "--compensate-seconds, as --compensate is ls"),
+        (Compensating("none", 5, None, 8), ("none", "ls"), "--compensate-steps, as --compensate is none,ls"),
+        (Compensating("none", 5, None, 8), ("none", "refit"), None),
+        (Compensating("refit", 5, 2.0, 8), (), None),
+        (Compensating("none", None, None, 0), (), None),
+    ],
+)
+def test_what_changes_nothing_is_said(
+    capsys: pytest.CaptureFixture[str], asked: Compensating, others: tuple[str, ...], idle: str | None
+) -> None:
+    check_compensating(asked, *others)
+    assert capsys.readouterr().err == ("" if idle is None else f"Nothing is changed by {idle}.\n")
 
 
 def test_ctrl_c_is_130_and_leaves_nothing(tiny: Path, text: Path, tmp_path: Path) -> None:

@@ -170,7 +170,9 @@ def _say(model: Any, making: Making, done: Compensated) -> None:
     if behind:
         remark(f"At {behind} of {count} networks {last} was no better on held-out text: not used there.")
     if done.kept != last:
-        nats = ", ".join(f"{step} {loss}" for step, loss in done.losses.items())
+        nats = ", ".join(
+            f"{step} {'not finite' if loss is None else f'{loss:.4f}'}" for step, loss in done.losses.items()
+        )
         remark(f"Kept {done.kept!r} in place of {last!r}: nats per token on held-out text are {nats}.")
     if done.added:
         remark(

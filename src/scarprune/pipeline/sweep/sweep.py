@@ -84,7 +84,7 @@ def sweep(
         raise TextError(
             "All runs are judged on the same text, and none was named.", hint="Name a text with --eval."
         )
-    check_compensating(compensating)
+    check_compensating(compensating, *grid.compensations)
     model, tokenizer = loading.load(source)
     _refuse_early(model, grid, planning)
     if text is None and source != "demo":
