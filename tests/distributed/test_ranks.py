@@ -159,6 +159,11 @@ def test_a_command_of_one_process_is_refused_in_several(monkeypatch, capsys):
     )
 
 
+def test_less_than_one_part_is_refused(capsys):
+    assert run(["profile", "demo", "--tp", "0", "--out", "never.safetensors"]) == 1
+    assert "has 1 part or more, not 0. Use --tp 1 or more." in capsys.readouterr().err
+
+
 def test_parts_without_a_launcher_are_refused(capsys):
     assert run(["profile", "demo", "--tp", "2", "--out", "never.safetensors"]) == 1
     said = capsys.readouterr().err

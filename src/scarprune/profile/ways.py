@@ -160,7 +160,7 @@ def choose_way(
     least = 1 if batch == "auto" else batch
     if not able and bound is not None:
         needed = estimates["checkpointed"].peak(least, length)
-        raise _too_little(bound, needed, batch, "load the model with streamed=True.")
+        raise _too_little(bound, needed, batch, "load_model(..., streamed=True) in Python.")
     if not able:
         return Way("checkpointed", least, estimates["checkpointed"].peak(least, length))
     fixed = _TOKENS_OF_A_BATCH.get(device.type, _TOKENS_OF_A_BATCH_GPU)

@@ -109,7 +109,10 @@ def release_cached(device: torch.device) -> None:
 
 def gib(count: float) -> str:
     """Bytes as people read them."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:.{1 if unit == 'GiB' else 0}f} {unit}"
+    return f"{count:.0f} bytes"
 
 
 def _numbered(device: torch.device) -> torch.device:

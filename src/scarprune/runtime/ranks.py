@@ -173,7 +173,11 @@ def find_ranks(parts: int = 1) -> Ranks:
         ArgumentError: the processes cannot be divided so.
     """
     count = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-    if parts < 1 or count % parts:
+    if parts < 1:
+        raise ArgumentError(
+            f"A copy of the model has 1 part or more, not {parts}.", hint="Use --tp 1 or more."
+        )
+    if count % parts:
         raise ArgumentError(
             f"Copies in {parts} parts need a multiple of {parts} processes; here there are {count}.",
             hint=f"Start them with: torchrun --nproc-per-node {max(parts, 2)} -m scarprune ...",

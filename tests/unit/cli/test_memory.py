@@ -40,6 +40,8 @@ def test_too_little_is_refused_with_what_would_do(
     result = scarprune("profile", tiny, "--text", text, "--out", out, "--memory", "1MiB", *QUICK)
     assert result.code == 1
     assert "1 MiB of memory is too little: one block needs" in result.err
+    tiny_bound = scarprune("profile", tiny, "--text", text, "--out", out, "--memory", "2KiB", *QUICK)
+    assert "Error: 2 KiB of memory is too little" in tiny_bound.err
     assert not out.exists()
 
 
