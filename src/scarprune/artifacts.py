@@ -25,10 +25,12 @@ def partial_path(path: Path) -> Path:
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise ArtifactError where ``path`` is there and may not be replaced.
+    """Raise ArtifactError where ``path`` is there and may not be replaced, or cannot be written at all.
 
-    ``overwrite`` replaces whatever is there, but never a folder that the user stands in or lives in.
+    ``overwrite`` replaces a file or folder that is there, but never one that the user stands in or lives in.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ArtifactError(f"{path} is no file and no folder, and is not replaced.", hint="Name a file.")
     if path.exists() and not overwrite:
         raise ArtifactError(f"{path} is already there.", hint="Pass --overwrite to replace it.")
     around = (Path.cwd(), Path(os.path.expanduser("~")))  # "~" itself where nobody has a home
@@ -36,6 +38,10 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise ArtifactError(
             f"{path} is a folder around your own place and is not replaced.", hint="Choose another name."
         )
+    folder = next(place for place in path.absolute().parents if place.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        wrong = "may not be written to" if folder.is_dir() else "is no folder"
+        raise ArtifactError(f"{path} could not be written: {folder} {wrong}.", hint="Choose another place.")
 
 
 @contextlib.contextmanager

@@ -173,6 +173,22 @@ def test_the_folder_one_stands_or_lives_in_is_never_replaced(tmp_path, monkeypat
     refuse_existing(here / "other", overwrite=True)
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match=r"notes\.txt is no folder"):
+        refuse_existing(tmp_path / "notes.txt" / "deep" / "out", overwrite=True)
+    refuse_existing(tmp_path / "not" / "yet", overwrite=False)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(ArtifactError, match=f"{tmp_path} may not be written to"):
+        refuse_existing(tmp_path / "not" / "yet", overwrite=False)
+
+
+def test_a_device_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ArtifactError, match="pipe is no file and no folder"):
+        refuse_existing(tmp_path / "pipe", overwrite=True)
+
+
 def test_files_may_be_read_by_whom_the_umask_lets(tmp_path):
     (tmp_path / "plain").touch()
     write_tensors(tmp_path / "t.safetensors", "profile", {"a": np.ones(2)}, {})
