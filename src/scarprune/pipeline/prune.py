@@ -356,13 +356,16 @@ def measured_once(model: Any, text: Blocks | None, measuring: Measuring, seed: i
         enough = set(kept.labels) >= ({"data", "model"} if measuring.labels == "both" else {"data"})
         has_red = kept.has("red/top5") or not measuring.redundancy
         has_extras = set(kept.extras) >= set(measuring.extras)
-        if kept.fingerprint == fingerprint_model(model) and alike and enough and has_red and has_extras:
+        if kept.fingerprint != fingerprint_model(model) or not alike:
+            raise ArtifactError(
+                f"{finished} belongs to another measurement.",
+                hint="Remove it, or begin again without --resume.",
+            )
+        if enough and has_red and has_extras:
             return kept
-        raise ArtifactError(
-            f"{finished} belongs to another measurement.", hint="Remove it, or begin again without --resume."
-        )
+        remark(f"{finished} does not hold all that is needed now, so it is measured again.")
     measured = measure(model, text, measuring, seed=seed, state=state)
-    measured.save(finished)
+    measured.save(finished, overwrite=True)
     return measured
 
 

@@ -161,6 +161,29 @@ def test_a_torn_line_and_a_lost_profile_are_made_again(
     assert [row["excess_nats"] for row in ours] == [row["excess_nats"] for row in theirs]
 
 
+def test_a_sweep_may_grow_by_a_score_that_needs_more(
+    scarprune: Run, words: tuple[Any, ...], tmp_path: Path
+) -> None:
+    few = (
+        *words[: -len(SHAPE)],
+        *SHAPE[:-1],
+        "--compensate",
+        "none",
+        "--seeds",
+        0,
+        "--out",
+        tmp_path / "grown",
+    )
+    assert scarprune(*few, "--scores", "wanda").code == 0
+    before = _lines(tmp_path / "grown")
+    result = scarprune(*few, "--scores", "wanda,scar_prot", "--resume")
+    assert result.code == 0, result.err
+    assert "profile.safetensors does not hold all that is needed now" in result.err
+    after = _lines(tmp_path / "grown")
+    assert after[0] == before[0]
+    assert [line["score"] for line in after] == ["wanda", "scar_prot"]
+
+
 def test_a_sweep_may_grow_and_keeps_what_it_has(
     scarprune: Run, swept: Path, words: tuple[Any, ...], tmp_path: Path
 ) -> None:
