@@ -184,6 +184,20 @@ def test_a_sweep_may_grow_by_a_score_that_needs_more(
     assert [line["score"] for line in after] == ["wanda", "scar_prot"]
 
 
+def test_how_long_to_train_matters_to_runs_that_train_alone(
+    scarprune: Run, words: tuple[Any, ...], tmp_path: Path
+) -> None:
+    few = (*words, "--scores", "wanda", "--seeds", 0, "--out", tmp_path / "grown")
+    assert scarprune(*few, "--compensate", "none").code == 0
+    fitted = (*few, "--compensate", "none,refit", "--own-text", 2, "--resume")
+    result = scarprune(*fitted, "--compensate-steps", 1)
+    assert result.code == 0, result.err
+    assert [line["compensate"] for line in _lines(tmp_path / "grown")] == ["none", "refit"]
+    result = scarprune(*fitted, "--compensate-steps", 2)
+    assert result.code == 1
+    assert "compensate steps is 1, not 2" in result.err
+
+
 def test_a_sweep_may_grow_and_keeps_what_it_has(
     scarprune: Run, swept: Path, words: tuple[Any, ...], tmp_path: Path
 ) -> None:

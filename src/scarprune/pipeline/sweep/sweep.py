@@ -30,6 +30,8 @@ from scarprune.text.blocks import Blocks
 from scarprune.text.hold_out import hold_out
 
 SWEEP, PROFILES = "sweep.json", "profiles"
+# Settings of what is fitted after a cut.
+_FITTING = ("compensate_steps", "compensate_seconds", "own_text")
 
 
 def sweep(
@@ -112,10 +114,7 @@ def sweep(
         "multiple_of": planning.multiple_of,
         "allocation": planning.allocation,
         "cap": planning.cap,
-        **{
-            name: getattr(compensating, name)
-            for name in ("compensate_steps", "compensate_seconds", "own_text")
-        },
+        **{name: getattr(compensating, name) for name in _FITTING},
     }
     if overwrite and not resume:
         _drop(out)
@@ -123,7 +122,9 @@ def sweep(
     finished = ledger.read()
     for run, line in finished.items():
         text_of = {} if run.seed not in calibration else {"text": calibration[run.seed].fingerprint}
-        check_same(ledger.path, line, {**settings, **text_of})
+        unused = _FITTING if run.as_masks else ()  # where nothing is fitted
+        used = {name: value for name, value in settings.items() if name not in unused}
+        check_same(ledger.path, line, {**used, **text_of})
     out.mkdir(parents=True, exist_ok=True)
     work = _Work(source, out, model, judge, measuring, settings, ledger, finished)
     work.make([run for run in grid.runs() if run not in finished], calibration)
