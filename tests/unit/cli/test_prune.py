@@ -257,7 +257,13 @@ def test_ctrl_c_is_130_and_leaves_nothing(tiny: Path, text: Path, tmp_path: Path
     words = ("prune", tiny, "small", "--sparsity", 0.5, "--text", text, "--blocks", 64, "--length", 32)
     command = [sys.executable, "-m", "scarprune", *map(str, words), "--batch", "1"]
     with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stderr is not None
         while "Profiling" not in process.stderr.readline():
