@@ -79,23 +79,7 @@ def lesson(
         return Lesson(text, held, 0)
     of = [blocks.fingerprint, fingerprint_model(model)] if keep is not None else []
     if keep is not None and keep.exists():
-        with np.load(keep, allow_pickle=False) as kept:
-            of_there = kept["of"].tolist()
-            for what, there, here in zip(("text", "model"), of_there, of, strict=True):
-                if there != here:
-                    raise ArtifactError(
-                        f"{keep} holds own text of another {what}: {there[:16]}, not {here[:16]}.",
-                        hint="Begin again without --resume, or ask for the same.",
-                    )
-            blocks_there, seed_there = kept["asked"].tolist()
-            if (blocks_there, seed_there) != (count, seed):
-                raise ArtifactError(
-                    f"{keep} holds {blocks_there} blocks of own text of seed {seed_there}, not {count} of "
-                    f"seed {seed}.",
-                    hint="Begin again without --resume, or ask for the same.",
-                )
-            learned = _as_kept(text, kept, "text")
-            return Lesson(learned, _as_kept(held, kept, "held"), len(learned) - len(text))
+        return _read(keep, (count, seed), of, text, held)
     ranks, began = ranks or Ranks(), time.perf_counter()
     # All in one go, the end of the text too: it takes as many steps as a block has tokens, however many rows.
     try:
@@ -121,18 +105,43 @@ def lesson(
     spent = duration(time.perf_counter() - began)
     remark(f"{wrote:,} blocks more to learn from, in the dense model's own words: {spent} (--own-text).")
     if keep is not None and ranks.first:
-        growing = keep.with_name(f"growing-{keep.name}")  # whole or not at all
-        np.savez(
-            growing,
-            asked=np.array([count, seed]),
-            of=np.array(of),
-            text=text.ids,
-            text_lengths=text.lengths,
-            held=held.ids,
-            held_lengths=held.lengths,
-        )
-        growing.replace(keep)
+        _write(keep, (count, seed), of, text, held)
     return Lesson(text, held, wrote)
+
+
+def _write(keep: Path, asked: tuple[int, int], of: list[str], text: Blocks, held: Blocks) -> None:
+    """Keep what was written, with the ``asked`` number of blocks and seed, for the text and model ``of``."""
+    growing = keep.with_name(f"growing-{keep.name}")  # whole or not at all
+    np.savez(
+        growing,
+        asked=np.array(asked),
+        of=np.array(of),
+        text=text.ids,
+        text_lengths=text.lengths,
+        held=held.ids,
+        held_lengths=held.lengths,
+    )
+    growing.replace(keep)
+
+
+def _read(keep: Path, asked: tuple[int, int], of: list[str], text: Blocks, held: Blocks) -> Lesson:
+    """What was written from ``text`` and ``held`` before.
+
+    Raises:
+        ArtifactError: it was written for something else.
+    """
+    again = "Begin again without --resume, or ask for the same."
+    with np.load(keep, allow_pickle=False) as kept:
+        for what, there, here in zip(("text", "model"), kept["of"].tolist(), of, strict=True):
+            if there != here:
+                wrong = f"{keep} holds own text of another {what}: {there[:16]}, not {here[:16]}."
+                raise ArtifactError(wrong, hint=again)
+        (blocks_there, seed_there), (count, seed) = kept["asked"].tolist(), asked
+        if (blocks_there, seed_there) != asked:
+            wrong = f"{blocks_there} blocks of own text of seed {seed_there}, not {count} of seed {seed}"
+            raise ArtifactError(f"{keep} holds {wrong}.", hint=again)
+        learned = _as_kept(text, kept, "text")
+        return Lesson(learned, _as_kept(held, kept, "held"), len(learned) - len(text))
 
 
 def _as_kept(blocks: Blocks, kept: Any, name: str) -> Blocks:

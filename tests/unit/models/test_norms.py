@@ -84,6 +84,12 @@ def test_only_what_gives_the_same_is_taken(formula: Any, count: int, dtype: torc
     assert taken(module) == 0
 
 
+def test_modules_of_one_class_are_looked_at_one_by_one() -> None:
+    both = nn.Sequential(Norm(right), Norm(lambda x, weight, epsilon: right(x, 1 + weight, epsilon)))
+    with fused_norms(both, float32=True):
+        assert ["forward" in vars(module) for module in both] == [True, False]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_norm_and_its_gradients_are_those_of_the_formula_in_float64(dtype: torch.dtype) -> None:
     module = Norm(right).to(dtype)

@@ -65,7 +65,7 @@ def solve(job: Job, site: Site, fit: Gram, held: Gram) -> Solution:
     return replace(
         best,
         weights=_weights(job, site, gap, change, shift),
-        condition=condition_number(damped, factor),  # costs more than to solve
+        condition=condition_number(damped, factor),  # costs as much as to solve
     )
 
 

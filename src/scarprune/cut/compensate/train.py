@@ -158,8 +158,8 @@ class Trainee:
     def take_over(self, index: int, module: nn.Module, loss: Loss) -> bool:
         """Become the trainee of layer ``index``, where that is the same function of other weights.
 
-        What was set up for the one, a CUDA graph above all, so serves the other: setting up takes as long as
-        a third of a small layer's training. Where it is False, this trainee is good for nothing more.
+        What was set up for the one, a CUDA graph above all, so serves the other. Where it is False, this
+        trainee is good for nothing more.
         """
         if loss is not self.loss or not self.one_shape:
             return False

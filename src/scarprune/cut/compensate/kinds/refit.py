@@ -25,9 +25,9 @@ from scarprune.profile.hidden import HiddenStates
 from scarprune.profile.walk import Layer, Walk
 from scarprune.runtime.memory import available_bytes
 
-# On an H100 compiling takes some 15 s, and takes 0.43 of 1 ms off a step of 4,096 tokens at hidden size 576:
-# reads and writes of hidden states, so that what is saved grows with tokens and hidden size.
-_SECONDS_TO_COMPILE, _SAVED_PER_NUMBER = 15.0, 0.43e-3 / (4096 * 576)
+# On an H100 compiling takes some 15 s, and takes 0.45 ms off a step of 4,096 tokens at hidden size 576: reads
+# and writes of hidden states, so that what is saved grows with tokens and hidden size (docs/lab-log.md).
+_SECONDS_TO_COMPILE, _SAVED_PER_NUMBER = 15.0, 0.45e-3 / (4096 * 576)
 _BYTES_A_WEIGHT = 16  # itself, its gradient and two moments, in float32
 _SHARE_OF_FREE = 0.02  # of memory; larger layers train for so long that setting up again does not count
 _WORTH_SECONDS = 40.0  # of training in all, from which twice the speed makes up for compiling
