@@ -4,7 +4,9 @@
 
 u and s of one site of Llama-3.1-8B, random bfloat16, at 16 x 512 and 4 x 2048 tokens. "read" is what u and s
 take from memory at the rate at which the device adds up a tensor of their size; the sums over tokens alone
-("tokens"), and all that pass 1 keeps of a site ("site"). --tune times other shapes of the kernel's programs.
+("tokens"), and all that pass 1 keeps of a site ("site"). "gate" is the backward pass of a gate: its gradients
+alone as a compiler makes them, and by the kernel with the sums beside them. --tune times other shapes of the
+kernels' programs.
 """
 
 import argparse
@@ -18,12 +20,17 @@ import torch
 
 from record import RECORDS, write_record
 from scarprune.profile import token_kernel, token_sums
-from scarprune.profile.accumulate import site_sums
+from scarprune.profile.site_sums import gated_sums, kernel_rows, site_sums
 from scarprune.profile.statistics.statistic import statistics as declared
 
 SHAPES = ((16, 512), (4, 2048))
 CHANNELS = 14336
 TUNED = [(columns, rows, warps) for warps, columns in ((1, 256), (1, 512), (4, 512)) for rows in (1, 2, 4, 8)]
+TUNED_GATE = [
+    (columns, rows, warps)
+    for warps, columns in ((1, 64), (1, 128), (1, 256), (2, 128), (2, 256), (4, 256), (4, 512))
+    for rows in (1, 2, 4)
+]
 
 
 def milliseconds(function: Callable[..., Any], *args: torch.Tensor) -> float:
@@ -41,9 +48,19 @@ def milliseconds(function: Callable[..., Any], *args: torch.Tensor) -> float:
     return statistics.median(times[3:])
 
 
+def gate_gradients(
+    gate: torch.Tensor, up: torch.Tensor, s: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of silu(gate) * up, in plain operations."""
+    rising = torch.sigmoid(gate.float())
+    wide = s.float()
+    slope = rising * (1 + gate.float() * (1 - rising))
+    return (wide * up.float() * slope).to(gate.dtype), (wide * gate.float() * rising).to(gate.dtype)
+
+
 def rows(u: torch.Tensor, s: torch.Tensor) -> list[dict[str, Any]]:
     """Every way at one shape, with its largest error relative to the largest of each sum in float64."""
-    blocks = u.shape[0]
+    blocks, up = u.shape[0], u.flip(0)
     groups = (torch.arange(8)[:, None] == torch.arange(blocks) % 8).double().cuda()
     plain_site = functools.partial(site_sums, statistics=declared())
     kernel_site = functools.partial(plain_site, kernel_on="cuda")
@@ -55,6 +72,16 @@ def rows(u: torch.Tensor, s: torch.Tensor) -> list[dict[str, Any]]:
         "site, kernel, the rest eager": (kernel_site, (u, s, groups)),
         "site, compiled": (torch.compile(plain_site, dynamic=False), (u, s, groups)),
         "site, plain": (plain_site, (u, s, groups)),
+        "site, the kernel of what follows": (kernel_rows, (token_sums.fused(u, s), groups)),
+        "gate, compiled, no sums": (torch.compile(gate_gradients, dynamic=False), (u, up, s)),
+        "gate, kernel, with sums over tokens": (
+            functools.partial(token_sums.fused_with_gate, activation="silu"),
+            (u, up, s),
+        ),
+        "gate, kernels, with a site's sums": (
+            functools.partial(gated_sums, activation="silu", statistics=declared()),
+            (u, up, s, groups),
+        ),
     }
     size = u.nbytes + s.nbytes
     both = torch.stack([u, s])
@@ -62,7 +89,7 @@ def rows(u: torch.Tensor, s: torch.Tensor) -> list[dict[str, Any]]:
     del both
     for name, (function, args) in ways.items():
         error = None
-        if name.startswith("site"):
+        if name.startswith("site") and "follows" not in name:
             found = function(*args)
             error = float(((found - exact).abs().amax(1) / exact.abs().amax(1).clamp_min(1e-300)).max())
         table.append({"row": name, "ms": milliseconds(function, *args), "error": error})
@@ -85,6 +112,15 @@ def tune(u: torch.Tensor, s: torch.Tensor) -> None:
             )
 
 
+def tune_gate(u: torch.Tensor, s: torch.Tensor) -> None:
+    """The same with a gate's gradients."""
+    up = u.flip(0)
+    for columns, count, warps in TUNED_GATE:
+        token_kernel.GATE_COLUMNS, token_kernel.GATE_ROWS, token_kernel.GATE_WARPS = columns, count, warps
+        took = milliseconds(functools.partial(token_sums.fused_with_gate, activation="silu"), u, up, s)
+        print(f"gate: {columns:5} channels {count} tokens {warps} warps: {took:.3f} ms", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -100,10 +136,13 @@ def main() -> None:
         u = torch.randn(blocks, tokens, CHANNELS, device="cuda", dtype=torch.bfloat16)
         s = 1e-4 * torch.randn_like(u)
         if arguments.tune:
+            tune_gate(u, s)
             tune(u, s)
             continue
         table += rows(u, s)
-        for row in table[-7:]:
+        for row in table:
+            if row["shape"] != f"{blocks} x {tokens}":
+                continue
             error = "" if row["error"] is None else f"  error {row['error']:.1e}"
             rate = f"{row['bytes_per_second'] / 1e9:7.0f} GB/s"
             print(f"{row['shape']:>9} {row['row']:32}{row['ms']:8.3f} ms{rate}{error}", flush=True)

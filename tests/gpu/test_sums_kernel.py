@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from scarprune.profile import accumulate as accumulate_module
+from scarprune.profile import gate as gate_module
 from scarprune.profile import token_sums
+from scarprune.profile.gate import ACTIVATIONS, activation_of, gradients, product
 from scarprune.profile.run import profile_model
+from scarprune.profile.site_sums import site_sums
 from scarprune.profile.sums import Profile
 from scarprune.text.blocks import Blocks
 from support.exact_sums import error
@@ -57,7 +60,41 @@ def test_offsets_beyond_31_bits() -> None:
     torch.testing.assert_close(found, apart, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+@pytest.mark.parametrize("shape", [(2, 1, 5), (3, 4, 300), (4, 511, 1000), (2, 1030, 256)])
+def test_a_gates_gradients_are_those_of_autograd(
+    shape: tuple[int, int, int], activation: str, dtype: torch.dtype
+) -> None:
+    """Within one rounding of what autograd gives in the same dtype; the sums are those of that u and s."""
+    torch.manual_seed(0)
+    gate, up, s = (torch.randn(shape, device="cuda").to(dtype) for _ in range(3))
+    gate.requires_grad_()
+    up.requires_grad_()
+    u = ACTIVATIONS[activation](gate) * up
+    u.backward(s)
+    found = product(gate.detach(), up.detach(), activation)
+    to_gate, to_up, sums = gradients(gate.detach(), up.detach(), s, activation)
+    tolerance = {"rtol": 2 * torch.finfo(dtype).eps, "atol": 4e-6}
+    torch.testing.assert_close(found, u.detach(), **tolerance)
+    torch.testing.assert_close(to_gate, gate.grad, **tolerance)
+    torch.testing.assert_close(to_up, up.grad, **tolerance)
+    assert error(sums, found, s) < 2e-6
+    assert activation_of(gate, up, u) == activation
+
+
+@pytest.mark.parametrize("shape", [(1, 35, 1), (17, 37, 33), (40, 300, 1000)])
+def test_the_kernel_of_rows_gives_those_of_plain_operations(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    u, s = (torch.randn(shape, device="cuda") for _ in range(2))
+    of = torch.randint(0, 8, shape[:1])
+    groups = (torch.arange(8)[:, None] == of).double().cuda()
+    expected = site_sums(u.double(), s.double(), groups, ())
+    found = site_sums(u, s, groups, (), kernel_on="cuda")
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()) ** 0.5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "opt"])
 def test_watched_passes_use_it_and_agree(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eager and compiled with the kernel, beside plain operations; batches with an odd one at the end."""
     ids = np.random.default_rng(0).integers(3, 96, size=(7, 24))
@@ -76,7 +113,8 @@ def test_watched_passes_use_it_and_agree(family: str, monkeypatch: pytest.Monkey
     assert calls
     assert all(calls)
     assert compiled.header["provenance"]["compiled"] is True
-    monkeypatch.setattr(accumulate_module, "has_kernel", lambda dtype, device: False)
+    for module in (accumulate_module, gate_module):
+        monkeypatch.setattr(module, "has_kernel", lambda dtype, device: False)
     plain = profile_model(tiny_model(family).cuda(), blocks, compiled=False, **options)
     for found in (eager, compiled):
         close(found, plain, 1e-5)

@@ -7,66 +7,19 @@ import numpy as np
 import torch
 
 from scarprune.models.site import Site
+from scarprune.profile.gate import activation_of
+from scarprune.profile.site_sums import LABELLED_ROWS, gated_sums, shared_rows, site_sums
 from scarprune.profile.statistics.statistic import Statistic
-from scarprune.profile.sums import (
-    ACTIVATION_GROUPS,
-    BANDED,
-    BANDED_LABELLED,
-    BANDS,
-    BLOCK_LABELLED,
-    GROUP,
-    GROUP_LABELLED,
-    GROUPS,
-)
-from scarprune.profile.token_sums import SUMS, fused, has_kernel, plain, wide
+from scarprune.profile.sums import GROUPS
+from scarprune.profile.token_sums import has_kernel, wide
 from scarprune.profile.totals import add_channels, all_channels
-from scarprune.profile.watch import Summing, blank
+from scarprune.profile.watch import Seen, Summing, blank
 from scarprune.runtime.device import to_device, to_numpy
 from scarprune.runtime.ranks import ALONE, Ranks
 
-_S, _Q, _Q2, _U2, _ABS_U = map(SUMS.index, ("sum_s", "sum_q", "sum_q2", "sum_u2", "sum_abs_u"))
 _SIZES = ("sum_q2", "sum_u2")  # nothing in them cancels
 # How a sum grows with the loss: u and s enter to these powers of s.
 _POWERS = {"sum_s": 1, "sum_q": 1, "sum_abs_q": 1, "sum_q4": 4, "block_q2_squared": 4, "groups_G": 1}
-
-
-def site_sums(
-    u: torch.Tensor,
-    s: torch.Tensor,
-    membership: torch.Tensor,
-    statistics: Sequence[Statistic],
-    kernel_on: str = "",
-) -> torch.Tensor:
-    """What pass 1 keeps of one site's u and s, [B, T, m] or flattened to [B T, m].
-
-    Args:
-        membership: [8, B], 1 where a block belongs to a group; its dtype (float64; float32 where a
-            device has no other) is that of the sums over blocks.
-        kernel_on: the type of device on which a kernel sums over tokens; elsewhere, and in compiled layers,
-            plain operations do.
-
-    Returns:
-        [rows, m], first the ``_LABELLED_ROWS``, then ``_shared_rows``.
-    """
-    u, s = (x.reshape(membership.shape[1], -1, x.shape[-1]) for x in (u, s))
-    # With what follows it, the compiler's own reduction takes less time than the kernel.
-    by_kernel = u.device.type == kernel_on and not torch.compiler.is_compiling()
-    parts = fused(u, s) if by_kernel else plain(u, s)
-    exact, labelled = membership.dtype, len(BANDED_LABELLED)
-    bands = [parts[0].sum(1, dtype=exact), parts[1].sum(1, dtype=exact), parts[2:].sum((0, 2), dtype=exact)]
-    banded, blocks = torch.stack(bands, 1), parts.sum(0, dtype=exact)  # [SUMS, 3, m] and [SUMS, B, m]
-    big_s, g, q2 = blocks[_S], blocks[_Q], blocks[_Q2]
-    halves = membership.view(ACTIVATION_GROUPS, -1, membership.shape[1]).sum(1)
-    rows = [
-        banded[:labelled].flatten(0, 1),
-        (torch.stack([g, g, big_s, q2]) * torch.stack([g, big_s, big_s, q2])).sum(1),
-        membership @ q2,
-        membership @ g,
-        banded[labelled:-1].flatten(0, 1),
-        halves @ blocks[_U2],
-    ]
-    rows += [item.of_blocks(u, blocks[_ABS_U], blocks[_U2])[None] for item in statistics]
-    return torch.cat(rows)
 
 
 def input_sums(x: torch.Tensor) -> torch.Tensor:
@@ -77,22 +30,6 @@ def input_sums(x: torch.Tensor) -> torch.Tensor:
 def _exact(device: torch.device) -> torch.dtype:
     """float64; float32 where a device has no other."""
     return torch.float32 if device.type == "mps" else torch.float64
-
-
-# Names, and how many rows each takes, of what ``site_sums`` gives.
-_LABELLED_ROWS = (
-    *((name, len(BANDS)) for name in BANDED_LABELLED),
-    *((name, 1) for name in BLOCK_LABELLED),
-    *((name, GROUPS) for name in GROUP_LABELLED),
-)
-
-
-def _shared_rows(statistics: Sequence[Statistic]) -> tuple[tuple[str, int], ...]:
-    return (
-        *((name, len(BANDS)) for name in BANDED),
-        *((name, ACTIVATION_GROUPS) for name in GROUP),
-        *((item.name, 1) for item in statistics),
-    )
 
 
 class SumsPass(Summing):
@@ -111,6 +48,7 @@ class SumsPass(Summing):
         self.labels = "data"
         self.with_u = True
         self.reduce = functools.partial(site_sums, statistics=statistics)
+        self.reduce_gated = functools.partial(gated_sums, statistics=statistics)
         self._statistics = statistics
         self.reduce_input = input_sums
         self._membership = torch.empty(0)
@@ -118,21 +56,24 @@ class SumsPass(Summing):
         self._pending: dict[tuple[int, str], torch.Tensor] = {}
         self._totals: dict[tuple[int, str], torch.Tensor] = {}
         self._rows = {
-            "data": _LABELLED_ROWS,
-            "model": _LABELLED_ROWS,
-            "shared": _shared_rows(statistics),
+            "data": LABELLED_ROWS,
+            "model": LABELLED_ROWS,
+            "shared": shared_rows(statistics),
             "input": (("sum_x2", 1),),
         }
-        self._labelled = sum(count for _, count in _LABELLED_ROWS)
+        self._labelled = sum(count for _, count in LABELLED_ROWS)
         self._shared = sum(count for _, count in self._rows["shared"])
 
     # -- one batch ---------------------------------------------------------------------------------
 
-    def see_first(self, index: int, u: torch.Tensor) -> None:
-        """Make what a site needs, on the device of its ``u``; where that has a kernel, it is used."""
+    def see_first(self, index: int, seen: Seen) -> None:
+        """Make what a site needs, on its device; where that has kernels, they are used."""
+        u = seen.u
         if has_kernel(u.dtype, u.device):
             self.reduce = functools.partial(site_sums, statistics=self._statistics, kernel_on=u.device.type)
-        super().see_first(index, u)
+            if seen.gate is not None and seen.up is not None:
+                self.places[index].activation = activation_of(seen.gate, seen.up, u)
+        super().see_first(index, seen)
 
     def begin(self, groups: np.ndarray, tokens: int) -> None:
         """Forget what an unfinished batch left; expect blocks of ``tokens``, each of the group given."""
@@ -220,4 +161,4 @@ class SumsPass(Summing):
 
 def _growth(scale: float) -> list[list[float]]:
     """By how much each labelled row grows when the loss is multiplied by ``scale``: [rows][1]."""
-    return [[scale ** _POWERS.get(name, 2)] for name, count in _LABELLED_ROWS for _ in range(count)]
+    return [[scale ** _POWERS.get(name, 2)] for name, count in LABELLED_ROWS for _ in range(count)]

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -11,10 +13,12 @@ from scarprune.models.cost import cost_of
 from scarprune.models.head import Head
 from scarprune.models.site import Site
 from scarprune.models.tensor_parallel import held
+from scarprune.profile.accumulate import SumsPass
 from scarprune.profile.layerwise import Layerwise
 from scarprune.profile.loss import chunk_tokens
+from scarprune.profile.statistics.statistic import statistics
 from scarprune.profile.token_sums import has_kernel
-from scarprune.profile.watch import watching
+from scarprune.profile.watch import summing
 from scarprune.runtime.memory import used_bytes
 
 _PROBE_TOKENS = (32, 64)
@@ -86,8 +90,8 @@ def estimate_memory(
     def whole(tokens: int) -> torch.Tensor:
         return head.hidden(torch.zeros(1, tokens, dtype=torch.int64))
 
-    few, more = (_saved_bytes(model, sites, whole, tokens) for tokens in _PROBE_TOKENS)
-    return _memory(model, sites, device, head, vocabulary, resident, totals, compiled, frugal, few, more)
+    saved = [_saved(model, sites, whole, tokens) for tokens in _PROBE_TOKENS]
+    return _memory(model, sites, device, head, vocabulary, resident, totals, compiled, frugal, saved)
 
 
 def estimate_layer(
@@ -107,8 +111,8 @@ def estimate_layer(
         def first(tokens: int) -> torch.Tensor:
             return walk.step(0, state[:, :tokens].to(device))
 
-        few, more = (_saved_bytes(model, sites[:1], first, tokens) for tokens in _PROBE_TOKENS)
-    return _memory(model, sites, device, head, vocabulary, resident, totals, compiled, True, few, more)
+        saved = [_saved(model, sites[:1], first, tokens) for tokens in _PROBE_TOKENS]
+    return _memory(model, sites, device, head, vocabulary, resident, totals, compiled, True, saved)
 
 
 def _memory(
@@ -121,17 +125,18 @@ def _memory(
     totals: int,
     compiled: bool,
     frugal: bool,
-    few: int,
-    more: int,
+    saved: Sequence["_Saved"],
 ) -> Memory:
     """From what is saved for ``_PROBE_TOKENS`` tokens."""
+    (few, gated), (more, _) = saved
     t1, t2 = _PROBE_TOKENS
     square = max(0.0, (more / t2 - few / t1) / (t2 - t1))
     widest = max(site.width for site in sites)
     itemsize = next(model.parameters()).element_size()
     # s, the two gradients of a gate and its product, and the sums' own float32 temporaries: six by plain
-    # operations, where a kernel sums two (what an H100 used, benchmarks/records/memory_gpu*.json).
-    sums = 4 * (2 if has_kernel(model.dtype, device) else 6)
+    # operations, where a kernel sums two (what an H100 used, benchmarks/records/memory_gpu*.json), and where
+    # it gives the gradients too none.
+    sums = 4 * (0 if gated else 2 if has_kernel(model.dtype, device) else 6)
     sums = 0 if compiled or device.type == "cpu" else sums
     held = (_HELD_PER_SAVED_FRUGAL if frugal else _HELD_PER_SAVED).get(device.type, 1.0)
     held *= _COMPILED_SAVES if compiled else 1.0
@@ -145,10 +150,17 @@ def _memory(
     )
 
 
-def _saved_bytes(
+class _Saved(NamedTuple):
+    """Bytes kept for a backward pass, and whether all sites but the first sum beside their gate."""
+
+    size: int
+    gated: bool
+
+
+def _saved(
     model: nn.Module, sites: Sequence[Site], run: Callable[[int], torch.Tensor], tokens: int
-) -> int:
-    """Bytes of distinct storages, weights left out, that autograd keeps when ``run`` takes ``tokens``."""
+) -> _Saved:
+    """What autograd keeps, watched, when ``run`` takes ``tokens``: distinct storages, weights left out."""
     there = (held(parameter) for parameter in model.parameters() if not parameter.is_meta)
     weights = {parameter.untyped_storage().data_ptr() for parameter in there}
     seen: dict[int, int] = {}
@@ -159,15 +171,18 @@ def _saved_bytes(
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
+    observer = SumsPass(sites, statistics())
+    observer.begin(np.zeros(1, dtype=np.int64), tokens)
     with (
         torch.enable_grad(),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-        watching(model, sites, lambda index, u, s: None),
+        summing(model, sites, observer),
     ):
         hidden = run(tokens)  # held while counting: a freed address would be counted once for two
         total = sum(seen.values())
+        gated = [bool(place.activation) for place in observer.places[1:]]
         del hidden
-    return total
+    return _Saved(total, bool(gated) and all(gated))
 
 
 def matmul_parameters(model: nn.Module) -> int:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from scarprune.models.site import Site
 from scarprune.profile.token_sums import wide
 from scarprune.profile.totals import Totals
-from scarprune.profile.watch import blank
+from scarprune.profile.watch import Seen, blank
 from scarprune.runtime.ranks import ALONE, Ranks
 
 TOP = 5
@@ -57,11 +57,12 @@ class CrossPass(Totals):
         if ranks.parts > 1:
             self.reduce = functools.partial(cross_sums_of_part, group=ranks.tensor_mesh.get_group())
 
-    def see_first(self, index: int, u: torch.Tensor) -> None:
-        """Make what a site needs, on the device of its ``u``, for the channels that ``u`` has."""
+    def see_first(self, index: int, seen: Seen) -> None:
+        """Make what a site needs, on its device, for the channels that are here."""
         if self.ranks.parts > 1:
-            self._given[index] = self._place(self._given[index][0], u.shape[-1], self.sites[index].width)
-        super().see_first(index, u)
+            channels, width = seen.u.shape[-1], self.sites[index].width
+            self._given[index] = self._place(self._given[index][0], channels, width)
+        super().see_first(index, seen)
 
     def _place(self, core: torch.Tensor, channels: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
         """``columns`` and ``held`` of ``cross_sums_of_part``."""

@@ -1,4 +1,4 @@
-"""The sums over tokens as one Triton kernel; only ``token_sums`` imports it, where Triton is there."""
+"""The sums over tokens as one Triton kernel, alone or with a gate's gradients; only imported with Triton."""
 
 import torch
 import triton
@@ -10,6 +10,40 @@ from scarprune.profile.sums import BANDS
 # token, so tokens are added up inside a thread, and 128 registers leave room for 16 warps on each of the
 # 132 processors of an H100: 8192 tokens of 14,336 channels run at once, with 28 KB on the way to each.
 COLUMNS, ROWS, WARPS = 256, 2, 1
+# With a gate's gradients beside them.
+GATE_COLUMNS, GATE_ROWS, GATE_WARPS = 128, 2, 1
+_ELEMENTS = 1024  # of a program that computes u
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _activation(g, NAME: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The activation of g and its slope there, in float32; it is a name of ``gate.ACTIVATIONS``."""
+    if NAME == "silu":
+        rising = tl.sigmoid(g)
+        a = g * rising
+        slope = rising * (1.0 + g * (1.0 - rising))
+    elif NAME == "gelu":
+        below = 0.5 * (1.0 + tl.erf(0.7071067811865476 * g))
+        a = g * below
+        slope = below + g * 0.3989422804014327 * tl.exp(-0.5 * g * g)
+    else:  # gelu_tanh
+        inner = 0.7978845608028654 * g * (1.0 + 0.044715 * g * g)
+        t = 2.0 * tl.sigmoid(2.0 * inner) - 1.0
+        a = 0.5 * g * (1.0 + t)
+        slope = 0.5 * (1.0 + t)
+        slope += 0.5 * g * (1.0 - t * t) * 0.7978845608028654 * (1.0 + 3.0 * 0.044715 * g * g)
+    return a, slope
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _product_kernel(gate, up, u, size, ACTIVATION: tl.constexpr, ELEMENTS: tl.constexpr):  # type: ignore[no-untyped-def]
+    at = tl.program_id(0).to(tl.int64) * ELEMENTS + tl.arange(0, ELEMENTS)
+    inside = at < size
+    g = tl.load(gate + at, mask=inside, other=0.0)
+    a, _ = _activation(g.to(tl.float32), ACTIVATION)
+    # Rounded where a model's own operations round.
+    v = tl.load(up + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(u + at, a.to(g.dtype).to(tl.float32) * v, mask=inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -17,19 +51,24 @@ def _kernel(  # type: ignore[no-untyped-def]
     u,
     s,
     sums,
+    up,
+    to_gate,
+    to_up,
     tokens,
     channels,
     u_block,
     u_token,
     s_block,
     s_token,
+    ACTIVATION: tl.constexpr,
     SECOND: tl.constexpr,
     THIRD: tl.constexpr,
     CHUNK: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    # Slot 0 is the first band of positions, slot 1 the second, every other one a chunk of the third.
+    # Slot 0 is the first band of positions, slot 1 the second, every other one a chunk of the third. With an
+    # ACTIVATION, u is the gate's output, up and the two gradients lie as it does, and u itself is made here.
     slot, block = tl.program_id(1), tl.program_id(2).to(tl.int64)
     chunk = THIRD + (slot - 2) * CHUNK
     first = tl.where(slot == 0, 0, tl.where(slot == 1, SECOND, chunk))
@@ -39,7 +78,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     inside = columns < channels
     rows = tl.arange(0, ROWS)
     at = (first + rows).to(tl.int64)[:, None]
-    u_at = u + block * u_block + at * u_token + columns[None, :]
+    offset = block * u_block + at * u_token + columns[None, :]
     s_at = s + block * s_block + at * s_token + columns[None, :]
 
     sum_s = tl.zeros([COLUMNS], tl.float32)
@@ -54,10 +93,19 @@ def _kernel(  # type: ignore[no-untyped-def]
     sum_abs_u = tl.zeros([COLUMNS], tl.float32)
     for token in range(first, last, ROWS):
         here = (token + rows < last)[:, None] & inside[None, :]
-        x = tl.load(u_at, mask=here, other=0.0).to(tl.float32)
+        first_read = tl.load(u + offset, mask=here, other=0.0)
+        x = first_read.to(tl.float32)
         y = tl.load(s_at, mask=here, other=0.0).to(tl.float32)
-        u_at += ROWS * u_token
         s_at += ROWS * s_token
+        if ACTIVATION != "":
+            # Rounded where a model's own operations round.
+            v = tl.load(up + offset, mask=here, other=0.0).to(tl.float32)
+            a, slope = _activation(x, ACTIVATION)
+            a = a.to(first_read.dtype).to(tl.float32)
+            tl.store(to_up + offset, y * a, mask=here)
+            tl.store(to_gate + offset, (y * v).to(first_read.dtype).to(tl.float32) * slope, mask=here)
+            x = (a * v).to(first_read.dtype).to(tl.float32)
+        offset += ROWS * u_token
         q = x * y
         q2 = q * q
         sum_s += tl.sum(y, axis=0)
@@ -90,20 +138,60 @@ def launch(u: torch.Tensor, s: torch.Tensor, sums: torch.Tensor, chunk: int) -> 
     """Write all sums over tokens of u, s [B, T, m] to ``sums``, float32 [slots, 10, B, m]."""
     # Channels must lie side by side, as they do in all a model gives; tokens and blocks may lie anywhere.
     u, s = (x if x.stride(2) == 1 else x.contiguous() for x in (u, s))
+    _launch(u, s, sums, (u, u, u), "", chunk, (COLUMNS, ROWS, WARPS))
+
+
+def launch_gate(
+    gate: torch.Tensor, up: torch.Tensor, s: torch.Tensor, sums: torch.Tensor, activation: str, chunk: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradients of gate and up [B, T, m], where s is that of u = activation(gate) * up.
+
+    All sums over tokens of u and s are written to ``sums``, as ``launch`` does.
+    """
+    gate, up, s = gate.contiguous(), up.contiguous(), s.contiguous()
+    to_gate, to_up = torch.empty_like(gate), torch.empty_like(up)
+    shape = GATE_COLUMNS, GATE_ROWS, GATE_WARPS
+    _launch(gate, s, sums, (up, to_gate, to_up), activation, chunk, shape)
+    return to_gate, to_up
+
+
+def _launch(
+    u: torch.Tensor,
+    s: torch.Tensor,
+    sums: torch.Tensor,
+    beside: tuple[torch.Tensor, ...],
+    activation: str,
+    chunk: int,
+    shape: tuple[int, int, int],
+) -> None:
     blocks, tokens, channels = u.shape
+    columns, rows, warps = shape
     with torch.cuda.device_of(u):  # type: ignore[no-untyped-call]
-        _kernel[triton.cdiv(channels, COLUMNS), len(sums), blocks](
+        _kernel[triton.cdiv(channels, columns), len(sums), blocks](
             u,
             s,
             sums,
+            *beside,
             tokens,
             channels,
             *u.stride()[:2],
             *s.stride()[:2],
+            ACTIVATION=activation,
             SECOND=BANDS[1][0],
             THIRD=BANDS[2][0],
             CHUNK=chunk,
-            ROWS=ROWS,
-            COLUMNS=COLUMNS,
-            num_warps=WARPS,
+            ROWS=rows,
+            COLUMNS=columns,
+            num_warps=warps,
         )
+
+
+def product(gate: torch.Tensor, up: torch.Tensor, activation: str) -> torch.Tensor:
+    """u = activation(gate) * up, rounded where a model's own two operations round."""
+    gate, up = gate.contiguous(), up.contiguous()
+    u = torch.empty_like(gate)
+    with torch.cuda.device_of(u):  # type: ignore[no-untyped-call]
+        _product_kernel[(triton.cdiv(u.numel(), _ELEMENTS),)](
+            gate, up, u, u.numel(), ACTIVATION=activation, ELEMENTS=_ELEMENTS
+        )
+    return u

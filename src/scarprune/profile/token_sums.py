@@ -48,15 +48,30 @@ def _by_block(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     return torch.cat([_reduce(u[b : b + 1], s[b : b + 1]) for b in range(len(u))], dim=1)
 
 
+def blank_sums(u: torch.Tensor) -> torch.Tensor:
+    """Room for what ``fused`` gives of u [B, T, m]: float32 [2 + chunks, SUMS, B, m]."""
+    blocks, tokens, channels = u.shape
+    chunks = max(1, -(-(tokens - BANDS[2][0]) // _CHUNK))
+    return u.new_empty((2 + chunks, len(SUMS), blocks, channels), dtype=torch.float32)
+
+
 def fused(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     """``plain`` in one read of u and s, the third band in chunks: float32 [2 + chunks, SUMS, B, m]."""
     from scarprune.profile.token_kernel import launch
 
-    blocks, tokens, channels = u.shape
-    chunks = max(1, -(-(tokens - BANDS[2][0]) // _CHUNK))
-    sums = u.new_empty((2 + chunks, len(SUMS), blocks, channels), dtype=torch.float32)
+    sums = blank_sums(u)
     launch(u, s, sums, _CHUNK)
     return sums
+
+
+def fused_with_gate(
+    gate: torch.Tensor, up: torch.Tensor, s: torch.Tensor, activation: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The gradients of gate and up [B, T, m], where s is that of activation(gate) * up, and its ``fused``."""
+    from scarprune.profile.token_kernel import launch_gate
+
+    sums = blank_sums(gate)
+    return *launch_gate(gate, up, s, sums, activation, _CHUNK), sums
 
 
 @functools.cache

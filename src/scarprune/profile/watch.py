@@ -3,12 +3,13 @@
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from scarprune.models.site import Site
+from scarprune.profile.gate import product
 
 Hook = Callable[..., Any]
 Observe = Callable[[int, torch.Tensor, torch.Tensor], None]
@@ -38,7 +39,35 @@ class _Watch(torch.autograd.Function):
         return (s if ctx.needs_input_grad[0] else None), sums, None, *(None for _ in given)
 
 
+class _WatchGate(torch.autograd.Function):
+    """The product of a gate and up anew; on the way back, ``reduce`` gives their gradients and the sums.
+
+    Where one read of gate, up and s serves for both, watching reads nothing more, and u is not kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        gate: torch.Tensor,
+        up: torch.Tensor,
+        sink: torch.Tensor,
+        reduce: Callable[..., Any],
+        activation: str,
+        *given: torch.Tensor,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(gate, up, *given)
+        ctx.reduce, ctx.activation = reduce, activation
+        return product(gate, up, activation)
+
+    @staticmethod
+    def backward(ctx: Any, s: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        gate, up, *given = ctx.saved_tensors
+        to_gate, to_up, sums = ctx.reduce(gate, up, s, *given, activation=ctx.activation)
+        return to_gate, to_up, sums, None, None, *(None for _ in given)
+
+
 _apply: Callable[..., torch.Tensor] = _Watch.apply
+_apply_gate: Callable[..., torch.Tensor] = _WatchGate.apply
 
 
 class Place:
@@ -48,12 +77,26 @@ class Place:
         sink: a leaf shaped like the site's sums, which arrive as its gradient; None until the site was seen.
         given: what the sums of the batch at hand need besides u and s.
         inputs: where the sums of the network's input go; None until it was seen.
+        gate: of the forward pass under way, until u is there.
+        up: likewise.
+        activation: the observer's ``reduce_gated`` knows u as this of gate, times up; "" where it does not.
     """
 
     def __init__(self) -> None:
         self.sink: torch.Tensor | None = None
         self.given: tuple[torch.Tensor, ...] = ()
         self.inputs: torch.Tensor | None = None
+        self.gate: torch.Tensor | None = None
+        self.up: torch.Tensor | None = None
+        self.activation = ""
+
+
+class Seen(NamedTuple):
+    """What one site shows of itself: its u, and what its gate and up projections gave where it has both."""
+
+    u: torch.Tensor
+    gate: torch.Tensor | None = None
+    up: torch.Tensor | None = None
 
 
 class Summing(ABC):
@@ -61,10 +104,12 @@ class Summing(ABC):
 
     Attributes:
         reduce: (u, s, *given) -> the sums; it reads nothing else that changes.
+        reduce_gated: (gate, up, s, *given, activation=...) -> (gradients of gate and up, the sums), or None.
         reduce_input: what is summed of every network's input [..., d] on the way forward, or None.
     """
 
     reduce: Callable[..., torch.Tensor]
+    reduce_gated: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]] | None = None
     reduce_input: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def __init__(self, sites: Sequence[Site]) -> None:
@@ -97,11 +142,11 @@ class Summing(ABC):
             if place.sink is not None:
                 place.given = self.given(index, place.sink.device)
 
-    def see_first(self, index: int, u: torch.Tensor) -> None:
-        """Make what a site needs, on the device of its ``u``."""
+    def see_first(self, index: int, seen: Seen) -> None:
+        """Make what a site needs, on its device."""
         place = self.places[index]
-        place.given = self.given(index, u.device)
-        place.sink = self.blank(index, u).requires_grad_()
+        place.given = self.given(index, seen.u.device)
+        place.sink = self.blank(index, seen.u).requires_grad_()
 
         def arrived(sink: torch.Tensor) -> None:
             assert sink.grad is not None
@@ -129,9 +174,20 @@ def summing(model: nn.Module, sites: Sequence[Site], observer: Summing) -> Itera
             if not torch.is_grad_enabled():
                 return args
             u, *rest = args
+            gate, up, place.gate, place.up = place.gate, place.up, None, None
             if place.sink is None:
-                observer.see_first(index, u)
+                observer.see_first(index, Seen(u, gate, up))
+            if place.activation and u.requires_grad:
+                reduce = observer.reduce_gated
+                return (_apply_gate(gate, up, place.sink, reduce, place.activation, *place.given), *rest)
             return (_apply(u, place.sink, observer.reduce, *place.given), *rest)
+
+        return hook
+
+    def post_reader(place: Place, role: str) -> Hook:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
+            if torch.is_grad_enabled():
+                setattr(place, role, output)
 
         return hook
 
@@ -150,8 +206,13 @@ def summing(model: nn.Module, sites: Sequence[Site], observer: Summing) -> Itera
     if observer.reduce_input is not None:
         for site, place in zip(sites, observer.places, strict=True):
             hooks.append((site.readers[0].module, pre_reader(place, observer.reduce_input)))
+    after = []
+    if observer.reduce_gated is not None:
+        for site, place in zip(sites, observer.places, strict=True):
+            if site.gated and all(reader.parts == 1 for reader in site.readers):
+                after += [(reader.module, post_reader(place, reader.role)) for reader in site.readers]
     try:
-        with _hooked(model, hooks):
+        with _hooked(model, hooks, after):
             yield
     finally:
         observer.forget()
@@ -182,11 +243,15 @@ def watching(model: nn.Module, sites: Sequence[Site], observe: Observe) -> Itera
 
 
 @contextlib.contextmanager
-def _hooked(model: nn.Module, hooks: Sequence[tuple[str, Hook]]) -> Iterator[None]:
+def _hooked(
+    model: nn.Module, before: Sequence[tuple[str, Hook]], after: Sequence[tuple[str, Hook]] = ()
+) -> Iterator[None]:
     handles = []
     try:
-        for path, hook in hooks:
+        for path, hook in before:
             handles.append(model.get_submodule(path).register_forward_pre_hook(hook))
+        for path, hook in after:
+            handles.append(model.get_submodule(path).register_forward_hook(hook))
         yield
     finally:
         for handle in handles:

@@ -5,8 +5,8 @@ import torch
 from scarprune.profile.statistics.statistic import Statistic
 
 
-def _of_blocks(u: torch.Tensor, abs_u: torch.Tensor, u2: torch.Tensor) -> torch.Tensor:
-    return (abs_u / u.shape[1]).square().sum(0)
+def _of_blocks(tokens: int, abs_u: torch.Tensor, u2: torch.Tensor) -> torch.Tensor:
+    return (abs_u / tokens).square().sum(0)
 
 
 STATISTIC = Statistic(

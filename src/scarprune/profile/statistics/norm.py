@@ -5,7 +5,7 @@ import torch
 from scarprune.profile.statistics.statistic import Statistic
 
 
-def _of_blocks(u: torch.Tensor, abs_u: torch.Tensor, u2: torch.Tensor) -> torch.Tensor:
+def _of_blocks(tokens: int, abs_u: torch.Tensor, u2: torch.Tensor) -> torch.Tensor:
     return u2.sqrt().sum(0)
 
 

@@ -15,13 +15,13 @@ class Statistic:
 
     Attributes:
         name: of the tensor in the profile; it begins with ``block_``, since it is summed over blocks.
-        of_blocks: (u [B, T, m], and over T the sums of abs(u) and of u^2, [B, m] each) -> [m], summed
-            over B. What those two sums do not give costs another read of u.
+        of_blocks: (tokens T of a block, sums over T of abs(u) and of u^2, [B, m] each) -> [m], summed over
+            B. What those two do not give is one more of ``token_sums.SUMS``, and of its kernel.
         source: of the formula.
     """
 
     name: str
-    of_blocks: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    of_blocks: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]
     source: str
 
 

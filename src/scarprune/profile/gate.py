@@ -1,0 +1,90 @@
+"""A gate's product, and its gradients with the sums over tokens beside them: what is read for one gives both.
+
+A gated network computes u = activation(gate) * up. Its backward pass reads gate, up and the gradient s of u.
+The sums need no more, so that watching reads nothing of its own, and u is not kept for it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from scarprune.profile.token_sums import blank_sums, fused_with_gate, has_kernel
+
+# What the kernels know.
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda gate: F.gelu(gate, approximate="tanh"),
+}
+_FEW_TOKENS = 4
+_ULPS, _ERROR = 4.0, 1e-5  # a model's own operations may round once less, and its exponentials elsewhere
+
+
+def product(gate: torch.Tensor, up: torch.Tensor, activation: str) -> torch.Tensor:
+    """u = activation(gate) * up, by a kernel, rounded where two operations round."""
+    if torch.compiler.is_compiling():
+        return _product(gate, up, activation)  # type: ignore[no-any-return]
+    return _product_now(gate, up, activation)
+
+
+def gradients(
+    gate: torch.Tensor, up: torch.Tensor, s: torch.Tensor, activation: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of gate and up [B, T, m], where s is that of their product u; and ``token_sums.fused`` of u and s."""
+    if torch.compiler.is_compiling():
+        return _gradients(gate, up, s, activation)  # type: ignore[no-any-return]
+    return fused_with_gate(gate, up, s, activation)
+
+
+def activation_of(gate: torch.Tensor, up: torch.Tensor, u: torch.Tensor) -> str:
+    """The activation with which the kernels give ``u`` of gate and up, and its gradients, or ""."""
+    if gate.shape != u.shape or up.shape != u.shape or not has_kernel(u.dtype, u.device):
+        return ""
+    gate, up, u = (x.detach()[..., :_FEW_TOKENS, :].reshape(1, -1, x.shape[-1]) for x in (gate, up, u))
+    # In 16 bits both kinds of GELU may pass for each other: the nearer one is meant.
+    nearest = min(ACTIVATIONS, key=lambda name: float((_product_now(gate, up, name) - u).abs().sum()))
+    return nearest if _agrees(gate, up, u, nearest) else ""
+
+
+@torch.no_grad()
+def _agrees(gate: torch.Tensor, up: torch.Tensor, u: torch.Tensor, activation: str) -> bool:
+    found = [_product_now(gate, up, activation), *fused_with_gate(gate, up, u, activation)[:2]]
+    with torch.enable_grad():
+        wide = [x.float().requires_grad_() for x in (gate, up)]
+        torch.autograd.backward(ACTIVATIONS[activation](wide[0]) * wide[1], u.float())
+    pairs = zip(found, [u, *(x.grad for x in wide)], strict=True)
+    return all(right is not None and _close(a.float(), right.float(), u.dtype) for a, right in pairs)
+
+
+def _close(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
+    error = _ULPS * torch.finfo(dtype).eps + _ERROR
+    return bool(((found - expected).abs() <= error * (expected.abs() + expected.abs().mean())).all())
+
+
+# As operations that a compiler does not look into.
+
+
+def _product_now(gate: torch.Tensor, up: torch.Tensor, activation: str) -> torch.Tensor:
+    from scarprune.profile import token_kernel
+
+    return token_kernel.product(gate, up, activation)
+
+
+_product: Any = torch.library.custom_op("scarprune::product", _product_now, mutates_args=())
+_gradients: Any = torch.library.custom_op("scarprune::gradients", fused_with_gate, mutates_args=())
+
+
+def _blank_product(gate: torch.Tensor, up: torch.Tensor, activation: str) -> torch.Tensor:
+    return torch.empty_like(gate, memory_format=torch.contiguous_format)
+
+
+def _blank_gradients(
+    gate: torch.Tensor, up: torch.Tensor, s: torch.Tensor, activation: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return _blank_product(gate, up, activation), _blank_product(gate, up, activation), blank_sums(gate)
+
+
+_product.register_fake(_blank_product)
+_gradients.register_fake(_blank_gradients)
