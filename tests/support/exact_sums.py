@@ -24,3 +24,14 @@ def error(parts: torch.Tensor, u: torch.Tensor, s: torch.Tensor) -> float:
     found = torch.stack([found[0], found[1], found[2:].sum(0)])
     sizes = exact_parts(u.abs(), s.abs())
     return float(((found - exact_parts(u, s)).abs() / sizes.clamp_min(1e-300)).max())
+
+
+def exact_rows(parts: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
+    """float64 [51, m], what pass 1 keeps of a site: of sums over tokens [parts, 10, B, m], groups [8, B]."""
+    x, groups = parts.double().cpu().numpy(), membership.double().cpu().numpy()
+    banded = np.stack([x[0].sum(1), x[1].sum(1), x[2:].sum((0, 2))], axis=1)  # [10, 3, m]
+    s, g, q2, u2 = x.sum(0)[[0, 2, 4, 8]]
+    rows = [*banded[:7].reshape(21, -1), (g * g).sum(0), (g * s).sum(0), (s * s).sum(0), (q2 * q2).sum(0)]
+    rows += [*np.einsum("gb,bm->gm", groups, q2), *np.einsum("gb,bm->gm", groups, g)]
+    rows += [*banded[7:9].reshape(6, -1), *np.einsum("hgb,bm->hm", groups.reshape(4, 2, -1), u2)]
+    return torch.from_numpy(np.stack(rows))

@@ -3,7 +3,9 @@
 import torch
 
 from scarprune.profile import token_sums
-from support.exact_sums import error
+from scarprune.profile.gate import ACTIVATIONS, gradients, product
+from scarprune.profile.site_sums import kernel_rows
+from support.exact_sums import error, exact_rows
 
 token_sums._CHUNK = 32  # several chunks of few tokens: an operation of the interpreter takes a millisecond
 SHAPES = (
@@ -27,12 +29,36 @@ def main() -> None:
     u, s = torch.randn(3, 70, 80), torch.randn(70, 3, 40).transpose(0, 1)
     check(u[..., 40:], s)  # in longer rows, and tokens before blocks
     check(u.mT.contiguous().mT, u)  # channels apart
+    for number, activation in enumerate(ACTIVATIONS):
+        check_gate(*(torch.randn(2, 37 + number, 20) for _ in range(3)), activation)
+    for shape in ((1, 3, 5), (17, 40, 33)):
+        check_rows(torch.randn(shape), torch.randn(shape))
 
 
 def check(u: torch.Tensor, s: torch.Tensor) -> None:
     found = error(token_sums.fused(u, s), u, s)
     print(tuple(u.shape), u.dtype, found)
     assert found < 1e-6, (u.shape, u.dtype, found)
+
+
+def check_gate(gate: torch.Tensor, up: torch.Tensor, s: torch.Tensor, activation: str) -> None:
+    leaves = [x.clone().requires_grad_() for x in (gate, up)]
+    u = ACTIVATIONS[activation](leaves[0]) * leaves[1]
+    u.backward(s)
+    to_gate, to_up, sums = gradients(gate, up, s, activation)
+    found = product(gate, up, activation)
+    torch.testing.assert_close(found, u.detach())
+    torch.testing.assert_close(to_gate, leaves[0].grad)
+    torch.testing.assert_close(to_up, leaves[1].grad)
+    assert error(sums, found, s) < 1e-6
+    print(activation)
+
+
+def check_rows(u: torch.Tensor, s: torch.Tensor) -> None:
+    groups = (torch.arange(8)[:, None] == torch.arange(len(u)) % 7).double()
+    sums = token_sums.fused(u, s)
+    torch.testing.assert_close(kernel_rows(sums, groups), exact_rows(sums, groups), rtol=1e-12, atol=1e-12)
+    print("rows", tuple(u.shape))
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from scarprune.profile import accumulate as accumulate_module
 from scarprune.profile import token_sums
 from scarprune.profile.run import profile_model
 from scarprune.text.blocks import Blocks
-from support.exact_sums import error, exact_parts
+from support.exact_sums import error, exact_parts, exact_rows
 from support.tiny_models import tiny_model
 
-KERNEL = "scarprune.profile.token_kernel"
+KERNEL, KERNEL_OF_ROWS = "scarprune.profile.token_kernel", "scarprune.profile.row_kernel"
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 5), (1, 2, 5), (3, 4, 9), (2, 5, 3), (2, 600, 64)])
@@ -39,14 +39,14 @@ def _interprets() -> bool:
 
 
 @pytest.mark.skipif(not _interprets(), reason="no Triton of 3.9 or later")
-def test_the_kernel_gives_the_sums_of_float64() -> None:
+def test_the_kernels_give_what_float64_and_autograd_give() -> None:
     """Under Triton's interpreter, which is chosen before Triton is imported: in a process of its own."""
     script = Path(__file__).parents[2] / "support" / "interpreted_sums.py"
     paths = [str(script.parents[1]), *sys.path]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(paths)}
     ran = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    assert len(ran.stdout.splitlines()) == 10
+    assert len(ran.stdout.splitlines()) == 15
 
 
 @pytest.fixture
@@ -58,7 +58,11 @@ def kernel_of_numpy(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(u.shape[1])
         sums.copy_(exact_parts(u, s, chunk))
 
+    def launch_rows(sums: torch.Tensor, membership: torch.Tensor, rows: torch.Tensor) -> None:
+        rows.copy_(exact_rows(sums, membership))
+
     monkeypatch.setitem(sys.modules, KERNEL, SimpleNamespace(launch=launch))
+    monkeypatch.setitem(sys.modules, KERNEL_OF_ROWS, SimpleNamespace(launch=launch_rows))
     monkeypatch.setattr(accumulate_module, "has_kernel", lambda dtype, device: True)
     return calls
 
