@@ -11,7 +11,8 @@ from scarprune.profile.sums import BANDS
 # 132 processors of an H100: 8192 tokens of 14,336 channels run at once, with 28 KB on the way to each.
 COLUMNS, ROWS, WARPS = 256, 2, 1
 # With a gate's gradients beside them.
-GATE_COLUMNS, GATE_ROWS, GATE_WARPS = 128, 2, 1
+GATE_COLUMNS, GATE_ROWS, GATE_WARPS = 128, 1, 1
+STAGES, UNROLL, ROUND = 1, 1, True
 _ELEMENTS = 1024  # of a program that computes u
 
 
@@ -66,6 +67,9 @@ def _kernel(  # type: ignore[no-untyped-def]
     CHUNK: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    STAGES: tl.constexpr,
+    UNROLL: tl.constexpr,
+    ROUND: tl.constexpr,
 ):
     # Slot 0 is the first band of positions, slot 1 the second, every other one a chunk of the third. With an
     # ACTIVATION, u is the gate's output, up and the two gradients lie as it does, and u itself is made here.
@@ -81,17 +85,17 @@ def _kernel(  # type: ignore[no-untyped-def]
     offset = block * u_block + at * u_token + columns[None, :]
     s_at = s + block * s_block + at * s_token + columns[None, :]
 
-    sum_s = tl.zeros([COLUMNS], tl.float32)
-    sum_s2 = tl.zeros([COLUMNS], tl.float32)
-    sum_q = tl.zeros([COLUMNS], tl.float32)
-    sum_abs_q = tl.zeros([COLUMNS], tl.float32)
-    sum_q2 = tl.zeros([COLUMNS], tl.float32)
-    sum_q4 = tl.zeros([COLUMNS], tl.float32)
-    sum_us2 = tl.zeros([COLUMNS], tl.float32)
-    sum_u = tl.zeros([COLUMNS], tl.float32)
-    sum_u2 = tl.zeros([COLUMNS], tl.float32)
-    sum_abs_u = tl.zeros([COLUMNS], tl.float32)
-    for token in range(first, last, ROWS):
+    sum_s = tl.zeros([ROWS, COLUMNS], tl.float32)
+    sum_s2 = tl.zeros([ROWS, COLUMNS], tl.float32)
+    sum_q = tl.zeros([ROWS, COLUMNS], tl.float32)
+    sum_abs_q = tl.zeros([ROWS, COLUMNS], tl.float32)
+    sum_q2 = tl.zeros([ROWS, COLUMNS], tl.float32)
+    sum_q4 = tl.zeros([ROWS, COLUMNS], tl.float32)
+    sum_us2 = tl.zeros([ROWS, COLUMNS], tl.float32)
+    sum_u = tl.zeros([ROWS, COLUMNS], tl.float32)
+    sum_u2 = tl.zeros([ROWS, COLUMNS], tl.float32)
+    sum_abs_u = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for token in tl.range(first, last, ROWS, num_stages=STAGES, loop_unroll_factor=UNROLL):
         here = (token + rows < last)[:, None] & inside[None, :]
         first_read = tl.load(u + offset, mask=here, other=0.0)
         x = first_read.to(tl.float32)
@@ -101,37 +105,40 @@ def _kernel(  # type: ignore[no-untyped-def]
             # Rounded where a model's own operations round.
             v = tl.load(up + offset, mask=here, other=0.0).to(tl.float32)
             a, slope = _activation(x, ACTIVATION)
-            a = a.to(first_read.dtype).to(tl.float32)
+            from_gate = y * v
+            if ROUND:
+                a = a.to(first_read.dtype).to(tl.float32)
+                from_gate = from_gate.to(first_read.dtype).to(tl.float32)
             tl.store(to_up + offset, y * a, mask=here)
-            tl.store(to_gate + offset, (y * v).to(first_read.dtype).to(tl.float32) * slope, mask=here)
+            tl.store(to_gate + offset, from_gate * slope, mask=here)
             x = (a * v).to(first_read.dtype).to(tl.float32)
         offset += ROWS * u_token
         q = x * y
         q2 = q * q
-        sum_s += tl.sum(y, axis=0)
-        sum_s2 += tl.sum(y * y, axis=0)
-        sum_q += tl.sum(q, axis=0)
-        sum_abs_q += tl.sum(tl.abs(q), axis=0)
-        sum_q2 += tl.sum(q2, axis=0)
-        sum_q4 += tl.sum(q2 * q2, axis=0)
-        sum_us2 += tl.sum(q * y, axis=0)
-        sum_u += tl.sum(x, axis=0)
-        sum_u2 += tl.sum(x * x, axis=0)
-        sum_abs_u += tl.sum(tl.abs(x), axis=0)
+        sum_s += y
+        sum_s2 += y * y
+        sum_q += q
+        sum_abs_q += tl.abs(q)
+        sum_q2 += q2
+        sum_q4 += q2 * q2
+        sum_us2 += q * y
+        sum_u += x
+        sum_u2 += x * x
+        sum_abs_u += tl.abs(x)
 
     # sums is [slots, 10, blocks, channels].
     row = tl.num_programs(2).to(tl.int64) * channels
     to = sums + slot.to(tl.int64) * 10 * row + block * channels + columns
-    tl.store(to, sum_s, mask=inside)
-    tl.store(to + row, sum_s2, mask=inside)
-    tl.store(to + 2 * row, sum_q, mask=inside)
-    tl.store(to + 3 * row, sum_abs_q, mask=inside)
-    tl.store(to + 4 * row, sum_q2, mask=inside)
-    tl.store(to + 5 * row, sum_q4, mask=inside)
-    tl.store(to + 6 * row, sum_us2, mask=inside)
-    tl.store(to + 7 * row, sum_u, mask=inside)
-    tl.store(to + 8 * row, sum_u2, mask=inside)
-    tl.store(to + 9 * row, sum_abs_u, mask=inside)
+    tl.store(to, tl.sum(sum_s, axis=0), mask=inside)
+    tl.store(to + row, tl.sum(sum_s2, axis=0), mask=inside)
+    tl.store(to + 2 * row, tl.sum(sum_q, axis=0), mask=inside)
+    tl.store(to + 3 * row, tl.sum(sum_abs_q, axis=0), mask=inside)
+    tl.store(to + 4 * row, tl.sum(sum_q2, axis=0), mask=inside)
+    tl.store(to + 5 * row, tl.sum(sum_q4, axis=0), mask=inside)
+    tl.store(to + 6 * row, tl.sum(sum_us2, axis=0), mask=inside)
+    tl.store(to + 7 * row, tl.sum(sum_u, axis=0), mask=inside)
+    tl.store(to + 8 * row, tl.sum(sum_u2, axis=0), mask=inside)
+    tl.store(to + 9 * row, tl.sum(sum_abs_u, axis=0), mask=inside)
 
 
 def launch(u: torch.Tensor, s: torch.Tensor, sums: torch.Tensor, chunk: int) -> None:
@@ -182,6 +189,9 @@ def _launch(
             CHUNK=chunk,
             ROWS=rows,
             COLUMNS=columns,
+            STAGES=STAGES,
+            UNROLL=UNROLL,
+            ROUND=ROUND,
             num_warps=warps,
         )
 
