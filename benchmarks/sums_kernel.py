@@ -102,7 +102,7 @@ def rows(u: torch.Tensor, s: torch.Tensor) -> list[dict[str, Any]]:
 def tune(u: torch.Tensor, s: torch.Tensor) -> None:
     """The kernel with other programs; each is another compilation."""
     for columns, count, warps in TUNED:
-        token_kernel.COLUMNS, token_kernel.ROWS, token_kernel.WARPS = columns, count, warps
+        token_kernel.SHAPE = columns, count, warps
         for chunk in (128, 256, 512):
             token_sums._CHUNK = chunk
             took = milliseconds(token_sums.fused, u, s)
@@ -116,7 +116,7 @@ def tune_gate(u: torch.Tensor, s: torch.Tensor) -> None:
     """The same with a gate's gradients."""
     up = u.flip(0)
     for columns, count, warps in TUNED_GATE:
-        token_kernel.GATE_COLUMNS, token_kernel.GATE_ROWS, token_kernel.GATE_WARPS = columns, count, warps
+        token_kernel.GATE_SHAPE = columns, count, warps
         took = milliseconds(functools.partial(token_sums.fused_with_gate, activation="silu"), u, up, s)
         print(f"gate: {columns:5} channels {count} tokens {warps} warps: {took:.3f} ms", flush=True)
 

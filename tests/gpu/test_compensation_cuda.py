@@ -52,7 +52,7 @@ def test_refit_trains_from_states_on_the_device_and_in_pinned_memory(dtype, shar
     plan = random_plan(model, 20)
     for found in fit(Job(model, plan, 20, text, held, Bounds(steps=60, tokens=128)), rate=0.02):
         errors = found.facts["errors"]
-        assert errors["refit"] < errors["ls"] < errors["none"]
+        assert errors["refit"] < errors["ls"] <= errors["none"]
 
 
 @pytest.mark.parametrize("family", ["llama", "phi3", "gpt2", "gemma2"])

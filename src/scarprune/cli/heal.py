@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     metavar="auto|X",
     default="auto",
     show_default=True,
-    help="Highest learning rate (AdamW); auto: 1/400 of the matrices' root mean square, for LoRA 3e-4.",
+    help="Highest learning rate (AdamW); auto: by the weights' size and what is to mend, for LoRA 3e-4.",
 )
 @click.option("--warmup", default=0.05, show_default=True, help="Share of the budget for it to go up.")
 @click.option(

@@ -219,7 +219,7 @@ own_text = click.option(
     metavar="auto|N",
     default="auto",
     show_default=True,
-    help="Blocks more to learn from, by the dense model; auto: on a GPU 2000 for refit, 4000 to heal.",
+    help="Blocks more to learn from, by the dense model; auto: on a GPU 2000 for refit, 8000 to heal.",
 )
 
 bounding: Decorator = _all(

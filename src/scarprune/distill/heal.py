@@ -65,7 +65,7 @@ def heal(
         NumericsError: the divergence is not finite.
     """
     started = time.monotonic()
-    chosen, ranks = replace(settings, **changes).for_model(student), find_ranks()
+    chosen, ranks = replace(settings, **changes), find_ranks()
     device = _device(student, teacher)
     _refuse_other_vocabulary(student, teacher)
     text, judged = (blocks, held_out) if held_out is not None else hold_out(blocks, _MOST_HELD_OUT)

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -13,9 +13,10 @@ from scarprune.runtime.device import DTYPES
 Compile = Literal["auto", "none", "objective", "layers"]
 
 
-# 5e-4 on SmolLM2-135M. There 3e-4 is too slow and 1e-3 good for a minute at half of the channels; 8e-4 undoes
-# more at a fifth of them than half a minute mends, and 4e-4 is better than 2e-4 (docs/lab-log.md).
-_SHARE_OF_SIZE = 2.5e-3
+# On SmolLM2-135M a minute at half of the channels, 0.37 nats from the teacher, is best at 1e-3, and half a
+# minute at a fifth of them, 0.14 nats from it, at 4e-4 (docs/lab-log.md): that much for each nat.
+_SHARE_OF_SIZE = 1.35e-2
+_MOST_NATS = 0.5  # beyond what was tried
 _LORA_RATE = 3e-4  # adapters are a product of two factors, one of which begins at zero
 
 
@@ -30,7 +31,8 @@ class Settings:
         batch: blocks of one optimizer step, over all processes.
         micro: blocks at once on one device; ``auto`` is what fits, the rest is accumulated.
         lr: the highest learning rate, of AdamW with betas 0.9 and 0.95 and no weight decay; ``auto`` is a
-            share of the size of the student's weights (``usual_rate``), for adapters 3e-4.
+            share of the size of the student's weights for each nat to mend (``usual_rate``), for adapters
+            3e-4.
         warmup: share of the budget over which the rate goes up; a cosine takes it down to zero afterwards.
         clip: the largest norm of a gradient.
         hidden_weight: what the mean relative squared error of hidden states between layers counts for.
@@ -80,11 +82,11 @@ class Settings:
                 f"A model is healed in bfloat16 or float32, not in {self.dtype!r}.", hint="Use auto."
             )
 
-    def for_model(self, student: Any) -> "Settings":
-        """The same with a number for the learning rate."""
+    def rate_for(self, student: Any, nats: float) -> float:
+        """The highest learning rate for a student that is ``nats`` a token away from its teacher."""
         if self.lr != "auto":
-            return self
-        return replace(self, lr=usual_rate(student) if self.lora is None else _LORA_RATE)
+            return self.lr
+        return usual_rate(student, nats) if self.lora is None else _LORA_RATE
 
     def compute_dtype(self, device: torch.device) -> torch.dtype:
         """The dtype that both models compute in on ``device``."""
@@ -97,12 +99,13 @@ class Settings:
         return asdict(self)
 
 
-def usual_rate(student: Any) -> float:
-    """The learning rate for a model of this size of weights: a share of their matrices' median size.
+def usual_rate(student: Any, nats: float) -> float:
+    """The learning rate by what there is to mend: a share of the matrices' median size for each nat a token.
 
-    Adam moves every number by about the rate, so that what matters is the rate beside the numbers.
+    Adam moves every number by about the rate, so that what matters is the rate beside the numbers; and where
+    little is to be mended, a high rate undoes more than it mends.
     """
     matrices = [p.detach() for p in student.parameters() if p.dim() > 1]
     norms = [float(torch.linalg.vector_norm(p, dtype=torch.float32)) for p in matrices]
     sizes = [norm / math.sqrt(p.numel()) for norm, p in zip(norms, matrices, strict=True)]
-    return _SHARE_OF_SIZE * statistics.median(sizes)
+    return _SHARE_OF_SIZE * min(nats, _MOST_NATS) * statistics.median(sizes)

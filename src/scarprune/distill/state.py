@@ -27,6 +27,7 @@ class State:
         began: what ``elapsed`` was when the first step began.
         before: nats per token on the held-out blocks at the start.
         best: the lowest since.
+        rate: the highest learning rate.
         judged: judgements done, the first one not counted.
         judgements: how many there will be.
         history: what was seen at each of them.
@@ -37,6 +38,7 @@ class State:
     began: float = 0.0
     before: float = 0.0
     best: float = 0.0
+    rate: float = 0.0
     judged: int = 0
     judgements: int = 1
     history: list[dict[str, Any]] = field(default_factory=list)

@@ -3,7 +3,7 @@
 import math
 import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -226,6 +226,7 @@ class Training:
         found = self.keeper.load()
         if found is None:
             self.state.before = self.state.best = self._judged()
+            self.state.rate = self.settings.rate_for(self.student.model, self.state.before)
             self.state.judgements = self._affordable()
             self.state.began = self._now()
             return
@@ -257,7 +258,7 @@ class Training:
             fraction = budget.fraction(state.step, gone, state.began)
             if fraction >= (state.judged + 1) / state.judgements:
                 self._consider()
-            self._step(float(self.settings.lr) * rate_factor(fraction, self.settings.warmup))
+            self._step(state.rate * rate_factor(fraction, self.settings.warmup))
             leash.step()
             if self.keeper.due():
                 self._keep()
@@ -344,7 +345,7 @@ class Training:
             seconds=seconds,
             tokens_per_second=self._rate(seconds),
             history=state.history,
-            settings=self.settings,
+            settings=replace(self.settings, lr=state.rate),
         )
         if not healed.improved:
             remark(

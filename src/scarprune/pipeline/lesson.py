@@ -20,7 +20,7 @@ from scarprune.text.hold_out import hold_out
 OwnBlocks = int | Literal["auto"]
 
 # How many blocks ``auto`` is on a GPU: what training reads a few times. Elsewhere a model writes too slowly.
-FOR_REFIT, FOR_HEAL = 2000, 4000
+FOR_REFIT, FOR_HEAL = 2000, 8000
 
 
 @dataclass(frozen=True)

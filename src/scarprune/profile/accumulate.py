@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from scarprune.models.site import Site
-from scarprune.profile.gate import activation_of
 from scarprune.profile.site_sums import LABELLED_ROWS, gated_sums, shared_rows, site_sums
 from scarprune.profile.statistics.statistic import Statistic
 from scarprune.profile.sums import GROUPS
@@ -68,11 +67,9 @@ class SumsPass(Summing):
 
     def see_first(self, index: int, seen: Seen) -> None:
         """Make what a site needs, on its device; where that has kernels, they are used."""
-        u = seen.u
-        if has_kernel(u.dtype, u.device):
-            self.reduce = functools.partial(site_sums, statistics=self._statistics, kernel_on=u.device.type)
-            if seen.gate is not None and seen.up is not None:
-                self.places[index].activation = activation_of(seen.gate, seen.up, u)
+        device = seen.u.device
+        if has_kernel(seen.u.dtype, device):
+            self.reduce = functools.partial(site_sums, statistics=self._statistics, kernel_on=device.type)
         super().see_first(index, seen)
 
     def begin(self, groups: np.ndarray, tokens: int) -> None:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -90,8 +89,8 @@ def estimate_memory(
     def whole(tokens: int) -> torch.Tensor:
         return head.hidden(torch.zeros(1, tokens, dtype=torch.int64))
 
-    saved = [_saved(model, sites, whole, tokens) for tokens in _PROBE_TOKENS]
-    return _memory(model, sites, device, head, vocabulary, resident, totals, compiled, frugal, saved)
+    few, more = (_saved_bytes(model, sites, whole, tokens) for tokens in _PROBE_TOKENS)
+    return _memory(model, sites, device, head, vocabulary, resident, totals, compiled, frugal, few, more)
 
 
 def estimate_layer(
@@ -111,8 +110,8 @@ def estimate_layer(
         def first(tokens: int) -> torch.Tensor:
             return walk.step(0, state[:, :tokens].to(device))
 
-        saved = [_saved(model, sites[:1], first, tokens) for tokens in _PROBE_TOKENS]
-    return _memory(model, sites, device, head, vocabulary, resident, totals, compiled, True, saved)
+        few, more = (_saved_bytes(model, sites[:1], first, tokens) for tokens in _PROBE_TOKENS)
+    return _memory(model, sites, device, head, vocabulary, resident, totals, compiled, True, few, more)
 
 
 def _memory(
@@ -125,18 +124,17 @@ def _memory(
     totals: int,
     compiled: bool,
     frugal: bool,
-    saved: Sequence["_Saved"],
+    few: int,
+    more: int,
 ) -> Memory:
     """From what is saved for ``_PROBE_TOKENS`` tokens."""
-    (few, gated), (more, _) = saved
     t1, t2 = _PROBE_TOKENS
     square = max(0.0, (more / t2 - few / t1) / (t2 - t1))
     widest = max(site.width for site in sites)
     itemsize = next(model.parameters()).element_size()
     # s, the two gradients of a gate and its product, and the sums' own float32 temporaries: six by plain
-    # operations, where a kernel sums two (what an H100 used, benchmarks/records/memory_gpu*.json), and where
-    # it gives the gradients too none.
-    sums = 4 * (0 if gated else 2 if has_kernel(model.dtype, device) else 6)
+    # operations, where a kernel sums the two of pass 2 (benchmarks/records/memory_gpu*.json).
+    sums = 4 * (2 if has_kernel(model.dtype, device) else 6)
     sums = 0 if compiled or device.type == "cpu" else sums
     held = (_HELD_PER_SAVED_FRUGAL if frugal else _HELD_PER_SAVED).get(device.type, 1.0)
     held *= _COMPILED_SAVES if compiled else 1.0
@@ -150,17 +148,10 @@ def _memory(
     )
 
 
-class _Saved(NamedTuple):
-    """Bytes kept for a backward pass, and whether all sites but the first sum beside their gate."""
-
-    size: int
-    gated: bool
-
-
-def _saved(
+def _saved_bytes(
     model: nn.Module, sites: Sequence[Site], run: Callable[[int], torch.Tensor], tokens: int
-) -> _Saved:
-    """What autograd keeps, watched, when ``run`` takes ``tokens``: distinct storages, weights left out."""
+) -> int:
+    """Bytes of distinct storages, weights left out, that a watched ``run`` of ``tokens`` keeps."""
     there = (held(parameter) for parameter in model.parameters() if not parameter.is_meta)
     weights = {parameter.untyped_storage().data_ptr() for parameter in there}
     seen: dict[int, int] = {}
@@ -180,9 +171,8 @@ def _saved(
     ):
         hidden = run(tokens)  # held while counting: a freed address would be counted once for two
         total = sum(seen.values())
-        gated = [bool(place.activation) for place in observer.places[1:]]
         del hidden
-    return _Saved(total, bool(gated) and all(gated))
+    return total
 
 
 def matmul_parameters(model: nn.Module) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from scarprune.profile.token_sums import blank_sums, fused_with_gate, has_kernel
+from scarprune.profile.token_sums import fused_with_gate, has_kernel
 
 # What the kernels know.
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -29,22 +29,13 @@ def product(gate: torch.Tensor, up: torch.Tensor, activation: str) -> torch.Tens
     return _product_now(gate, up, activation)
 
 
-def gradients(
-    gate: torch.Tensor, up: torch.Tensor, s: torch.Tensor, activation: str
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of gate and up [B, T, m], where s is that of their product u; and ``token_sums.fused`` of u and s."""
-    if torch.compiler.is_compiling():
-        return _gradients(gate, up, s, activation)  # type: ignore[no-any-return]
-    return fused_with_gate(gate, up, s, activation)
-
-
 def activation_of(gate: torch.Tensor, up: torch.Tensor, u: torch.Tensor) -> str:
     """The activation with which the kernels give ``u`` of gate and up, and its gradients, or ""."""
     if gate.shape != u.shape or up.shape != u.shape or not has_kernel(u.dtype, u.device):
         return ""
     gate, up, u = (x.detach()[..., :_FEW_TOKENS, :].reshape(1, -1, x.shape[-1]) for x in (gate, up, u))
     # In 16 bits both kinds of GELU may pass for each other: the nearer one is meant.
-    nearest = min(ACTIVATIONS, key=lambda name: float((_product_now(gate, up, name) - u).abs().sum()))
+    nearest = min(ACTIVATIONS, key=lambda name: float((ACTIVATIONS[name](gate) * up - u).abs().sum()))
     return nearest if _agrees(gate, up, u, nearest) else ""
 
 
@@ -63,9 +54,6 @@ def _close(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> b
     return bool(((found - expected).abs() <= error * (expected.abs() + expected.abs().mean())).all())
 
 
-# As operations that a compiler does not look into.
-
-
 def _product_now(gate: torch.Tensor, up: torch.Tensor, activation: str) -> torch.Tensor:
     from scarprune.profile import token_kernel
 
@@ -73,18 +61,6 @@ def _product_now(gate: torch.Tensor, up: torch.Tensor, activation: str) -> torch
 
 
 _product: Any = torch.library.custom_op("scarprune::product", _product_now, mutates_args=())
-_gradients: Any = torch.library.custom_op("scarprune::gradients", fused_with_gate, mutates_args=())
-
-
-def _blank_product(gate: torch.Tensor, up: torch.Tensor, activation: str) -> torch.Tensor:
-    return torch.empty_like(gate, memory_format=torch.contiguous_format)
-
-
-def _blank_gradients(
-    gate: torch.Tensor, up: torch.Tensor, s: torch.Tensor, activation: str
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return _blank_product(gate, up, activation), _blank_product(gate, up, activation), blank_sums(gate)
-
-
-_product.register_fake(_blank_product)
-_gradients.register_fake(_blank_gradients)
+_product.register_fake(
+    lambda gate, up, activation: torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
+)

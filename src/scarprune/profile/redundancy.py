@@ -1,7 +1,7 @@
 """Pass 2: how much each channel's q repeats the q of the core (``method`` 5)."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 
 from scarprune.models.site import Site
-from scarprune.profile.token_sums import wide
+from scarprune.profile.gate import product
+from scarprune.profile.token_sums import fused_with_gate, wide
 from scarprune.profile.totals import Totals
 from scarprune.profile.watch import Seen, blank
 from scarprune.runtime.ranks import ALONE, Ranks
@@ -42,6 +43,23 @@ def cross_sums_of_part(
     return q.T @ of_core
 
 
+def beside_gate(
+    gate: torch.Tensor,
+    up: torch.Tensor,
+    s: torch.Tensor,
+    *given: torch.Tensor,
+    activation: str,
+    reduce: Callable[..., torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The gradients of gate and up, and ``reduce`` of u, which is made anew, s, and what is given."""
+    flat = [x.reshape(1, -1, x.shape[-1]) for x in (gate, up, s)]
+    to_gate, to_up, _ = fused_with_gate(
+        flat[0], flat[1], flat[2], activation
+    )  # its sums cost next to nothing
+    sums = reduce(product(gate, up, activation), s, *given)
+    return to_gate.view(gate.shape), to_up.view(up.shape), sums
+
+
 class CrossPass(Totals):
     """Running sums over tokens of q_i q_s for every channel i and core channel s: float64 [m, k] per site.
 
@@ -56,6 +74,7 @@ class CrossPass(Totals):
         self.reduce = cross_sums
         if ranks.parts > 1:
             self.reduce = functools.partial(cross_sums_of_part, group=ranks.tensor_mesh.get_group())
+        self.reduce_gated = functools.partial(beside_gate, reduce=self.reduce)
 
     def see_first(self, index: int, seen: Seen) -> None:
         """Make what a site needs, on its device, for the channels that are here."""

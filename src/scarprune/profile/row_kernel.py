@@ -7,7 +7,7 @@ import triton.language as tl
 from scarprune.profile.sums import BANDED_LABELLED
 from scarprune.profile.token_sums import SUMS
 
-COLUMNS, BLOCKS, WARPS = 32, 16, 4  # channels and blocks that a program has before it at once
+SHAPE = 128, 4, 2  # channels and blocks that a program has before it at once, and its warps
 
 
 @triton.jit
@@ -100,8 +100,9 @@ def launch(sums: torch.Tensor, membership: torch.Tensor, rows: torch.Tensor) -> 
         membership: float64 [8, B].
     """
     slots, _, blocks, channels = sums.shape
+    at_once, blocks_at_once, warps = SHAPE
     with torch.cuda.device_of(sums):  # type: ignore[no-untyped-call]
-        _kernel[triton.cdiv(channels, COLUMNS), len(SUMS) - 1](
+        _kernel[triton.cdiv(channels, at_once), len(SUMS) - 1](
             sums,
             membership,
             rows,
@@ -109,7 +110,7 @@ def launch(sums: torch.Tensor, membership: torch.Tensor, rows: torch.Tensor) -> 
             blocks,
             channels,
             LABELLED=len(BANDED_LABELLED),
-            BLOCKS=BLOCKS,
-            COLUMNS=COLUMNS,
-            num_warps=WARPS,
+            BLOCKS=blocks_at_once,
+            COLUMNS=at_once,
+            num_warps=warps,
         )

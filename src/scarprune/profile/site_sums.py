@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from scarprune.profile.gate import gradients
 from scarprune.profile.statistics.statistic import Statistic
 from scarprune.profile.sums import (
     ACTIVATION_GROUPS,
@@ -17,7 +16,7 @@ from scarprune.profile.sums import (
     GROUP_LABELLED,
     GROUPS,
 )
-from scarprune.profile.token_sums import SUMS, fused, plain
+from scarprune.profile.token_sums import SUMS, fused, fused_with_gate, plain
 
 _S, _Q, _Q2, _U2, _ABS_U = map(SUMS.index, ("sum_s", "sum_q", "sum_q2", "sum_u2", "sum_abs_u"))
 
@@ -50,15 +49,13 @@ def site_sums(
     Args:
         membership: [8, B], 1 where a block belongs to a group; its dtype (float64; float32 where a
             device has no other) is that of the sums over blocks.
-        kernel_on: the type of device on which kernels sum; elsewhere, and in compiled layers, plain
-            operations do.
+        kernel_on: the type of device on which kernels sum; elsewhere plain operations do.
 
     Returns:
         [rows, m], first the ``LABELLED_ROWS``, then ``shared_rows``.
     """
     u, s = (_by_block(x, membership) for x in (u, s))
-    # A compiler makes the sums where u is made: it reads less than a kernel that comes after.
-    by_kernel = u.device.type == kernel_on and not torch.compiler.is_compiling()
+    by_kernel = u.device.type == kernel_on
     parts = fused(u, s) if by_kernel else plain(u, s)
     return _rows(parts, membership, statistics, u.shape[1], by_kernel)
 
@@ -74,7 +71,7 @@ def gated_sums(
     """The gradients of gate and up where u is ``activation`` (gate) * up, and ``site_sums`` of u and s."""
     shape = gate.shape
     gate, up, s = (_by_block(x, membership) for x in (gate, up, s))
-    to_gate, to_up, parts = gradients(gate, up, s, activation)
+    to_gate, to_up, parts = fused_with_gate(gate, up, s, activation)
     rows = _rows(parts, membership, statistics, gate.shape[1], by_kernel=True)
     return to_gate.view(shape), to_up.view(shape), rows
 

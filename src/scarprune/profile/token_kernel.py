@@ -6,13 +6,11 @@ import triton.language as tl
 
 from scarprune.profile.sums import BANDS
 
-# A warp walks down 256 channels, 2 tokens at a time. In bfloat16 each thread holds 8 channels, 16 bytes of a
-# token, so tokens are added up inside a thread, and 128 registers leave room for 16 warps on each of the
-# 132 processors of an H100: 8192 tokens of 14,336 channels run at once, with 28 KB on the way to each.
-COLUMNS, ROWS, WARPS = 256, 2, 1
-# With a gate's gradients beside them.
-GATE_COLUMNS, GATE_ROWS, GATE_WARPS = 128, 1, 1
-STAGES, UNROLL, ROUND = 1, 1, True
+# Channels, tokens and warps of a program, the fastest of those tried on an H200 at 8192 tokens of 14,336
+# channels in bfloat16 (docs/decisions/0026). Each thread adds up its own tokens and channels, few enough for
+# its registers; with a gate's gradients beside them one token fewer.
+SHAPE, GATE_SHAPE = (128, 2, 1), (512, 1, 2)
+_STAGES = 3  # of reads on the way while others are added up
 _ELEMENTS = 1024  # of a program that computes u
 
 
@@ -68,8 +66,6 @@ def _kernel(  # type: ignore[no-untyped-def]
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     STAGES: tl.constexpr,
-    UNROLL: tl.constexpr,
-    ROUND: tl.constexpr,
 ):
     # Slot 0 is the first band of positions, slot 1 the second, every other one a chunk of the third. With an
     # ACTIVATION, u is the gate's output, up and the two gradients lie as it does, and u itself is made here.
@@ -95,7 +91,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     sum_u = tl.zeros([ROWS, COLUMNS], tl.float32)
     sum_u2 = tl.zeros([ROWS, COLUMNS], tl.float32)
     sum_abs_u = tl.zeros([ROWS, COLUMNS], tl.float32)
-    for token in tl.range(first, last, ROWS, num_stages=STAGES, loop_unroll_factor=UNROLL):
+    for token in tl.range(first, last, ROWS, num_stages=STAGES):
         here = (token + rows < last)[:, None] & inside[None, :]
         first_read = tl.load(u + offset, mask=here, other=0.0)
         x = first_read.to(tl.float32)
@@ -105,12 +101,9 @@ def _kernel(  # type: ignore[no-untyped-def]
             # Rounded where a model's own operations round.
             v = tl.load(up + offset, mask=here, other=0.0).to(tl.float32)
             a, slope = _activation(x, ACTIVATION)
-            from_gate = y * v
-            if ROUND:
-                a = a.to(first_read.dtype).to(tl.float32)
-                from_gate = from_gate.to(first_read.dtype).to(tl.float32)
+            a = a.to(first_read.dtype).to(tl.float32)
             tl.store(to_up + offset, y * a, mask=here)
-            tl.store(to_gate + offset, from_gate * slope, mask=here)
+            tl.store(to_gate + offset, (y * v).to(first_read.dtype).to(tl.float32) * slope, mask=here)
             x = (a * v).to(first_read.dtype).to(tl.float32)
         offset += ROWS * u_token
         q = x * y
@@ -145,7 +138,7 @@ def launch(u: torch.Tensor, s: torch.Tensor, sums: torch.Tensor, chunk: int) -> 
     """Write all sums over tokens of u, s [B, T, m] to ``sums``, float32 [slots, 10, B, m]."""
     # Channels must lie side by side, as they do in all a model gives; tokens and blocks may lie anywhere.
     u, s = (x if x.stride(2) == 1 else x.contiguous() for x in (u, s))
-    _launch(u, s, sums, (u, u, u), "", chunk, (COLUMNS, ROWS, WARPS))
+    _launch(u, s, sums, (u, u, u), "", chunk, SHAPE)
 
 
 def launch_gate(
@@ -157,8 +150,7 @@ def launch_gate(
     """
     gate, up, s = gate.contiguous(), up.contiguous(), s.contiguous()
     to_gate, to_up = torch.empty_like(gate), torch.empty_like(up)
-    shape = GATE_COLUMNS, GATE_ROWS, GATE_WARPS
-    _launch(gate, s, sums, (up, to_gate, to_up), activation, chunk, shape)
+    _launch(gate, s, sums, (up, to_gate, to_up), activation, chunk, GATE_SHAPE)
     return to_gate, to_up
 
 
@@ -189,9 +181,7 @@ def _launch(
             CHUNK=chunk,
             ROWS=rows,
             COLUMNS=columns,
-            STAGES=STAGES,
-            UNROLL=UNROLL,
-            ROUND=ROUND,
+            STAGES=_STAGES,
             num_warps=warps,
         )
 

@@ -1,6 +1,7 @@
 """Sums over tokens of one pair u, s: plain operations, and one kernel for them where Triton is there."""
 
 import functools
+from typing import Any
 
 import torch
 
@@ -56,7 +57,23 @@ def blank_sums(u: torch.Tensor) -> torch.Tensor:
 
 
 def fused(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-    """``plain`` in one read of u and s, the third band in chunks: float32 [2 + chunks, SUMS, B, m]."""
+    """``plain`` in one read of u and s, the third band in chunks: float32 [2 + chunks, SUMS, B, m].
+
+    To a compiler this is one operation, as is ``fused_with_gate``.
+    """
+    return _fused(u, s) if torch.compiler.is_compiling() else _fused_now(u, s)
+
+
+def fused_with_gate(
+    gate: torch.Tensor, up: torch.Tensor, s: torch.Tensor, activation: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The gradients of gate and up [B, T, m], where s is that of activation(gate) * up, and its ``fused``."""
+    if torch.compiler.is_compiling():
+        return _fused_with_gate(gate, up, s, activation)  # type: ignore[no-any-return]
+    return _fused_with_gate_now(gate, up, s, activation)
+
+
+def _fused_now(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     from scarprune.profile.token_kernel import launch
 
     sums = blank_sums(u)
@@ -64,14 +81,24 @@ def fused(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     return sums
 
 
-def fused_with_gate(
+def _fused_with_gate_now(
     gate: torch.Tensor, up: torch.Tensor, s: torch.Tensor, activation: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The gradients of gate and up [B, T, m], where s is that of activation(gate) * up, and its ``fused``."""
     from scarprune.profile.token_kernel import launch_gate
 
     sums = blank_sums(gate)
     return *launch_gate(gate, up, s, sums, activation, _CHUNK), sums
+
+
+_fused: Any = torch.library.custom_op("scarprune::sums", _fused_now, mutates_args=())
+_fused.register_fake(lambda u, s: blank_sums(u))
+_fused_with_gate: Any = torch.library.custom_op("scarprune::gate", _fused_with_gate_now, mutates_args=())
+_fused_with_gate.register_fake(
+    lambda gate, up, s, activation: (
+        *(torch.empty(gate.shape, dtype=gate.dtype, device=gate.device) for _ in "gu"),
+        blank_sums(gate),
+    )
+)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from scarprune.models.site import Site
-from scarprune.profile.gate import product
+from scarprune.profile.gate import activation_of, product
 
 Hook = Callable[..., Any]
 Observe = Callable[[int, torch.Tensor, torch.Tensor], None]
@@ -146,6 +146,8 @@ class Summing(ABC):
         """Make what a site needs, on its device."""
         place = self.places[index]
         place.given = self.given(index, seen.u.device)
+        if self.reduce_gated is not None and seen.gate is not None and seen.up is not None:
+            place.activation = activation_of(seen.gate, seen.up, seen.u)
         place.sink = self.blank(index, seen.u).requires_grad_()
 
         def arrived(sink: torch.Tensor) -> None:

@@ -1,5 +1,6 @@
 """Short distillation: what it learns, what it keeps, how it goes on, and what it refuses."""
 
+import copy
 import importlib.util
 import os
 import subprocess
@@ -91,12 +92,13 @@ def test_a_budget_of_time_ends_it() -> None:
 # -- the same whatever the way ---------------------------------------------------------------------
 
 
-def test_the_rate_is_a_share_of_the_median_size_of_the_matrices() -> None:
+def test_the_rate_is_a_share_of_the_median_size_of_the_matrices_for_each_nat_up_to_half_a_one() -> None:
     model = torch.nn.Sequential(*[torch.nn.Linear(4, 4) for _ in range(3)])
     for layer, size in zip(model, (0.1, 0.4, 5.0), strict=True):
         torch.nn.init.constant_(layer.weight, -size)
         torch.nn.init.constant_(layer.bias, 100.0)  # no matrix
-    assert usual_rate(model) == pytest.approx(0.4 / 400)
+    for nats, rate in ((0.1, 5.4e-4), (0.2, 1.08e-3), (0.5, 2.7e-3), (8.0, 2.7e-3)):
+        assert usual_rate(model, nats) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(
@@ -105,14 +107,14 @@ def test_the_rate_is_a_share_of_the_median_size_of_the_matrices() -> None:
 def test_adapters_and_rates_that_are_asked_for_do_not_go_by_the_weights(
     settings: dict[str, Any], rate: float
 ) -> None:
-    assert Settings(**settings).for_model(torch.nn.Linear(4, 4)).lr == rate
+    assert Settings(**settings).rate_for(torch.nn.Linear(4, 4), 0.3) == rate
 
 
 def test_the_rate_that_was_taken_is_told() -> None:
     teacher, student = dense_and_cut()
-    rate = usual_rate(student)
-    settings = heal(student, teacher, text(), steps=1, batch=4).as_json()["settings"]
-    assert settings["lr"] == rate > 0
+    before = copy.deepcopy(student)
+    result = heal(student, teacher, text(), steps=1, batch=4)
+    assert result.as_json()["settings"]["lr"] == usual_rate(before, result.before) > 0
 
 
 @pytest.mark.parametrize("compile", ["objective", "layers"])
