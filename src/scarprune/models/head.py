@@ -9,6 +9,7 @@ from torch import nn
 from scarprune.models.context import vocabulary_size
 from scarprune.models.family import known_family, read, text_config
 from scarprune.models.forward import forward, input_device
+from scarprune.models.tensor_parallel import Gathered
 
 _PROBE_TOKENS = 6
 _ROUNDINGS = 16  # how many of its dtype's roundings the stock logits may be away, of their largest
@@ -62,6 +63,12 @@ class Head:
         linear: nn.Module = self.model.get_output_embeddings()  # type: ignore[operator]
         output: torch.Tensor = linear(hidden.to(_device_of(linear, hidden)))
         return output
+
+    @property
+    def in_parts(self) -> Gathered | None:
+        """The linear head where each process computes a part of the vocabulary, else None."""
+        linear = self.model.get_output_embeddings() if self.chunked else None  # type: ignore[operator]
+        return linear if isinstance(linear, Gathered) else None
 
     def finish(self, output: torch.Tensor) -> torch.Tensor:
         """float32 logits from the linear head's ``output``, element by element."""

@@ -127,12 +127,34 @@ class _ColumnWise(nn.Linear):
         return F.linear(x, self.held_weight, self.held_bias)  # type: ignore[arg-type]
 
 
-class _Gathered(_ColumnWise):
+class Gathered(_ColumnWise):
     """Gives the whole output, each part of it computed where its channels are: the head, above all."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = _AllParts.apply(super().forward(x), self.out_features, self.ranks)  # type: ignore[no-untyped-call]
+        """The output [..., out] of the input [..., in]."""
+        return self.joined(self.part_of_output(x))
+
+    def part_of_output(self, x: torch.Tensor) -> torch.Tensor:
+        """The channels of the output that this process computes, from ``start`` on."""
+        return super().forward(x)
+
+    def joined(self, part: torch.Tensor) -> torch.Tensor:
+        """The whole output, from every process's part of it."""
+        y: torch.Tensor = _AllParts.apply(part, self.out_features, self.ranks)  # type: ignore[no-untyped-call]
         return y
+
+    @property
+    def start(self) -> int:
+        """The first channel of this process's."""
+        ranks: Ranks = vars(self)["ranks"]
+        return ranks.slice_of(self.out_features)[0]
+
+    def of_all(self, values: torch.Tensor) -> torch.Tensor:
+        """``values`` of every process: [parts, ...]."""
+        ranks: Ranks = vars(self)["ranks"]
+        found = [torch.empty_like(values) for _ in range(ranks.parts)]
+        dist.all_gather(found, values, group=ranks.tensor_mesh.get_group())
+        return torch.stack(found)
 
 
 class _RowWise(nn.Linear):
@@ -184,7 +206,7 @@ class _SumOfProducts(torch.autograd.Function):
 
 _KINDS: dict[str | None, type[nn.Linear]] = {
     "colwise": _ColumnWise,
-    "colwise_gather_output": _Gathered,
-    "colwise_rep": _Gathered,
+    "colwise_gather_output": Gathered,
+    "colwise_rep": Gathered,
     "rowwise": _RowWise,
 }

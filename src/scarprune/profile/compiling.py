@@ -14,7 +14,7 @@ from scarprune.models.forward import device_of
 from scarprune.models.norms import fused_norms
 from scarprune.models.streamed import streamed_of
 from scarprune.profile.estimate import matmul_parameters, matmul_rate
-from scarprune.profile.loss import Rows, loss_rows
+from scarprune.profile.loss import Rows
 from scarprune.runtime.progress import remark
 
 Compiled = bool | Literal["auto"]
@@ -38,7 +38,7 @@ class Compiling:
 
     def __init__(self, on: bool, lengths: np.ndarray) -> None:
         self.on, self.proven = on, False
-        self.rows: Rows = torch.compile(loss_rows) if on else loss_rows
+        self.rows = Rows(on)
         values, counts = np.unique(lengths, return_counts=True)
         self._length = int(values[(values * counts).argmax()])
         self._inside = False

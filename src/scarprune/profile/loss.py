@@ -1,7 +1,7 @@
 """The gradient of the summed loss at the last hidden states, without ever holding all logits."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from scarprune.models.head import Head
+from scarprune.models.tensor_parallel import Gathered
 
 _CHUNK_BYTES = {"cuda": 512 << 20}  # float32 logits of one chunk; small enough for a CPU's cache elsewhere
 _CHUNK_BYTES_ELSEWHERE = 16 << 20
 NO_TARGET = -1
-Rows = Callable[[torch.Tensor, torch.Tensor, float, float, float | None], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def loss_gradient(
     uniforms: torch.Tensor | None,
     vocabulary: int,
     scale: float = 1.0,
-    rows: Rows | None = None,
+    rows: "Rows | None" = None,
 ) -> LossGradient:
     """Cross-entropy summed over the targets of ``ids`` [B, T], times ``scale``, and d(loss)/d(hidden).
 
@@ -47,9 +47,9 @@ def loss_gradient(
         hidden: [B, T, D] from ``head.hidden``; the last position of a block predicts nothing.
         kinds: ``data`` (the next token of the text) and/or ``model`` (a token sampled from the model).
         uniforms: [B, T - 1] in [0, 1), one draw per target, for ``model``.
-        rows: what to do with a chunk of the head's output; None is ``loss_rows``, a compiled one is faster.
+        rows: what to do with a chunk of the head's output; compiled it is faster.
     """
-    rows = rows or loss_rows
+    rows, part_of = rows or Rows(), head.in_parts
     states = hidden.detach().flatten(0, 1)
     targets = F.pad(ids[:, 1:].to(hidden.device), (0, 1), value=NO_TARGET).flatten()
     draws = None if uniforms is None else F.pad(uniforms.to(hidden.device), (0, 1)).flatten()
@@ -61,19 +61,51 @@ def loss_gradient(
         part = slice(start, start + step)
         with torch.enable_grad():
             chunk = states[part].requires_grad_()
-            output = head.linear(chunk)
+            output = head.linear(chunk) if part_of is None else part_of.part_of_output(chunk)
         for kind in kinds:
             wanted = targets[part].to(output.device)
             if kind == "model":
                 assert draws is not None
-                drawn = sample(head.finish(output.detach()), draws[part].to(output.device))
+                every = output.detach() if part_of is None else part_of.joined(output.detach())
+                drawn = sample(head.finish(every), draws[part].to(output.device))
                 wanted = torch.where(wanted == NO_TARGET, wanted, drawn)
-            nats, at_output = rows(output.detach(), wanted, scale, head.scale, head.softcap)
+            arguments = output.detach(), wanted, scale, head.scale, head.softcap
+            nats, at_output = rows.whole(*arguments) if part_of is None else rows.part(part_of, *arguments)
             (gradient[kind][part],) = torch.autograd.grad(
                 output, chunk, at_output, retain_graph=kind != kinds[-1]
             )
             loss[kind] += nats.to(hidden.device)
     return LossGradient(loss, {kind: flat.view_as(hidden) for kind, flat in gradient.items()})
+
+
+class Rows:
+    """A chunk of the head's output: its cross-entropy, and the gradient there."""
+
+    def __init__(self, compiled: bool = False) -> None:
+        self.whole = torch.compile(loss_rows) if compiled else loss_rows
+        self._loss = torch.compile(part_of_loss) if compiled else part_of_loss
+        self._gradient = torch.compile(part_of_gradient) if compiled else part_of_gradient
+
+    @torch.no_grad()
+    def part(
+        self,
+        of: Gathered,
+        output: torch.Tensor,
+        targets: torch.Tensor,
+        scale: float,
+        factor: float,
+        softcap: float | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``loss_rows`` where each process has the ``output`` of its own part of the vocabulary.
+
+        Two numbers a row go between them, not the logits (Megatron-LM, arXiv 1909.08053, section 3).
+        """
+        counts = targets != NO_TARGET
+        here = torch.where(counts, targets - of.start, NO_TARGET)
+        parts, logits = of.of_all(self._loss(output, here, factor, softcap)).unbind(1)
+        whole = parts.logsumexp(0)
+        nats = ((whole - logits.sum(0)) * counts).sum()
+        return nats, self._gradient(output, here, whole, scale * counts, factor, softcap)
 
 
 @torch.no_grad()
@@ -104,6 +136,42 @@ def loss_rows(
     hit = torch.arange(output.shape[-1], device=output.device) == targets[:, None]
     gradient = log_p.exp_().sub_(hit.to(log_p.dtype)).mul_(slope)
     return nats, gradient.to(output.dtype)
+
+
+@torch.no_grad()
+def part_of_loss(
+    output: torch.Tensor, here: torch.Tensor, factor: float, softcap: float | None
+) -> torch.Tensor:
+    """Of a part of the vocabulary: log-sum-exp of each row's logits, and its target's logit or 0: [2, n].
+
+    Args:
+        output: [n, V'], of the linear head.
+        here: [n], the target's place in the part; none where there is no such place.
+    """
+    logits = output.float() if factor == 1.0 else output.float() * factor
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    inside = (here >= 0) & (here < output.shape[-1])
+    found = logits.gather(-1, here.clamp(0, output.shape[-1] - 1)[:, None])[:, 0]
+    return torch.stack([logits.logsumexp(-1), torch.where(inside, found, 0.0)])
+
+
+@torch.no_grad()
+def part_of_gradient(
+    output: torch.Tensor,
+    here: torch.Tensor,
+    whole: torch.Tensor,
+    slope: torch.Tensor,
+    factor: float,
+    softcap: float | None,
+) -> torch.Tensor:
+    """The gradient at ``output``, in its dtype; ``whole`` [n] is the log-sum-exp of all parts together."""
+    logits, slopes = output.float() if factor == 1.0 else output.float() * factor, factor * slope[:, None]
+    if softcap is not None:
+        bent = torch.tanh(logits / softcap)
+        logits, slopes = softcap * bent, slopes * (1 - bent * bent)
+    hit = torch.arange(output.shape[-1], device=output.device) == here[:, None]
+    return ((logits - whole[:, None]).exp().sub(hit.to(logits.dtype)) * slopes).to(output.dtype)
 
 
 def sample(logits: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """The loss and its gradient at the last hidden states, against autograd in float64 over whole logits."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 
 from scarprune.models.head import Head
 from scarprune.profile import loss as loss_module
-from scarprune.profile.loss import loss_gradient, sample
+from scarprune.profile.loss import Rows, loss_gradient, loss_rows, part_of_loss, sample
 from support.tiny_models import tiny_model
 
 B, T, D, V = 3, 7, 32, 96
@@ -59,3 +60,20 @@ def test_half_precision_stays_within_its_rounding() -> None:
     weight = head.model.get_output_embeddings().weight  # type: ignore[operator]
     allowed = 2.0**-8 * float(gradient.abs().max()) + 2 * 2.0**-8 * float(weight.float().abs().max())
     assert float((found.double() - gradient).abs().max()) < allowed
+
+
+@pytest.mark.parametrize(("factor", "softcap"), [(1.0, None), (2.5, None), (0.5, 0.3)])
+def test_parts_of_a_vocabulary_give_what_the_whole_does(factor: float, softcap: float | None) -> None:
+    """Of two parts, 50 ids and 46: their own shares of the gradient, and the loss of both together."""
+    torch.manual_seed(0)
+    output, targets = 3 * torch.randn(9, V), torch.tensor([0, 7, 49, 50, 51, 95, -1, 49, -1])
+    nats, expected = loss_rows(output, targets, 4.0, factor, softcap)
+    for start, stop in ((0, 50), (50, V)):
+        known: list[torch.Tensor] = []
+        for first, last in ((0, 50), (50, V)):
+            place = torch.where(targets < 0, -1, targets - first)
+            known.append(part_of_loss(output[:, first:last], place, factor, softcap))
+        part = SimpleNamespace(start=start, of_all=lambda mine, known=known: torch.stack(known))
+        found, gradient = Rows().part(part, output[:, start:stop], targets, 4.0, factor, softcap)  # type: ignore[arg-type]
+        assert float(found) == pytest.approx(float(nats), rel=1e-6)
+        torch.testing.assert_close(gradient, expected[:, start:stop])
