@@ -137,6 +137,12 @@ class SumsPass(Summing):
     def _prefix(self, index: int, kind: str) -> str:
         return f"{self.sites[index].name}/" + ("model/" if kind == "model" else "")
 
+    def add_up(self, device: torch.device) -> None:
+        """Replace this copy's totals by those of all copies, which meet on ``device``."""
+        keys = sorted(self._totals)
+        sums = self.ranks.totals([self._totals[key] for key in keys], device)
+        self._totals = dict(zip(keys, sums, strict=True))
+
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Continue from totals that ``arrays`` gave, and from no others."""
         self._totals.clear()

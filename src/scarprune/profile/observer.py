@@ -34,3 +34,6 @@ class Restorable(Observer, Protocol):
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Continue from totals that ``arrays`` gave."""
+
+    def add_up(self, device: torch.device) -> None:
+        """Replace this copy's totals by those of all copies, which meet on ``device``."""

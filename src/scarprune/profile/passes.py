@@ -1,7 +1,7 @@
 """Passes over blocks, forwards and backwards: the batch that fits, halved where it does not, resumable."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -72,9 +72,14 @@ class Run:
         returned is of all copies.
         """
         observer.restore(self.state.of_pass(number))
-        if self.state.phase <= number:
-            self.finish(number, self.walk(number, observer, kinds))
-        return self.ranks.total(self.state.of_pass(number), self.device)
+        if self.state.phase > number:
+            return self.ranks.total(self.state.of_pass(number), self.device)
+        # Where nothing is kept to go on from, the sums meet before they leave the device.
+        at_once = self.ranks.copies > 1 and not self.keeper.keeps
+        meet = observer.add_up if at_once else None
+        self.finish(number, self.walk(number, observer, kinds, f"Pass {number}", meet))
+        totals = self.state.of_pass(number)
+        return totals if at_once else self.ranks.total(totals, self.device)
 
     def finish(self, number: int, totals: Mapping[str, np.ndarray]) -> None:
         """Put the totals of pass ``number`` into the state, which then stands before the next pass."""
@@ -82,9 +87,17 @@ class Run:
         self.state.phase, self.state.next_block = number + 1, self.ranks.share(self.blocks.lengths)[0]
 
     def walk(
-        self, number: int, observer: Observer, kinds: Sequence[str], what: str = ""
+        self,
+        number: int,
+        observer: Observer,
+        kinds: Sequence[str],
+        what: str,
+        then: Callable[[torch.device], None] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Take every block of this copy from ``state.next_block`` on through the model; the totals."""
+        """Take every block of this copy from ``state.next_block`` on through the model; the totals.
+
+        ``then`` is called, with the run's device, before they are read.
+        """
         tokens = self.blocks.lengths
         start, stop = self.ranks.share(tokens)
         done = int(tokens[start : self.state.next_block].sum())
@@ -92,13 +105,15 @@ class Run:
         leash = Leash(self.device)
         with (
             self.watched(observer),
-            track(what or f"Pass {number}", int(tokens[start:stop].sum()), done=done) as advance,
+            track(what, int(tokens[start:stop].sum()), done=done) as advance,
         ):
             while self.state.next_block < stop:
                 advance(self.step(observer, kinds))
                 leash.step()
                 if self.ranks.agree_on_copy(self.keeper.due()):
                     self._keep(number, observer)
+        if then is not None:
+            then(self.device)
         totals = observer.arrays()
         _refuse_non_finite(totals)
         return totals

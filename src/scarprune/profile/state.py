@@ -59,6 +59,11 @@ class Keeper:
         self._last = time.monotonic()
         self._cost = 0.0
 
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a file to go on from."""
+        return self.path is not None
+
     def due(self) -> bool:
         """Whether it is time to write: half a minute on, or longer where writing itself is slow."""
         pause = max(_SECONDS_BETWEEN, min(20 * self._cost, 55.0))

@@ -51,6 +51,12 @@ class Totals(Summing):
             for index, total in sorted(self._totals.items())
         }
 
+    def add_up(self, device: torch.device) -> None:
+        """Replace this copy's totals by those of all copies, which meet on ``device``."""
+        keys = sorted(self._totals)
+        sums = self.ranks.totals([self._totals[key] for key in keys], device)
+        self._totals = dict(zip(keys, sums, strict=True))
+
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Continue from totals that ``arrays`` gave."""
         keys = {self.key.format(site.name): index for index, site in enumerate(self.sites)}

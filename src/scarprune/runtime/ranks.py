@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,21 +90,23 @@ class Ranks:
             dist.all_reduce(tensor, group=self._data)
 
     def total(self, arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[str, np.ndarray]:
-        """The sums of float64 ``arrays`` over the copies, which may take long to come; by way of ``device``.
-
-        One all-reduce. No flat copy is made in CPU memory but the one that is returned.
-        """
+        """The sums of float64 ``arrays`` over the copies, by way of ``device``; others may take long."""
         if self.copies == 1:
             return dict(arrays)
         keys = sorted(arrays)
-        sizes = [arrays[key].size for key in keys]
+        sums = self.totals([torch.from_numpy(arrays[key]) for key in keys], device)
+        return {key: to_numpy(tensor) for key, tensor in zip(keys, sums, strict=True)}
+
+    def totals(self, tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+        """The sums of float64 ``tensors`` over the copies, on ``device``: one all-reduce of all together."""
+        sizes = [tensor.numel() for tensor in tensors]
         flat = torch.empty(sum(sizes), dtype=torch.float64, device=device)
-        for key, part in zip(keys, torch.split(flat, sizes), strict=True):
-            part.copy_(torch.from_numpy(arrays[key]).reshape(-1))
+        parts = torch.split(flat, sizes)
+        for part, tensor in zip(parts, tensors, strict=True):
+            part.copy_(tensor.reshape(-1))
         self.wait()
         self.add_up(flat)
-        sums = np.split(to_numpy(flat), np.cumsum(sizes)[:-1])
-        return {key: part.reshape(arrays[key].shape) for key, part in zip(keys, sums, strict=True)}
+        return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
     def line_up(self, tensor: torch.Tensor, dim: int, width: int) -> torch.Tensor:
         """The parts' slices of a dimension of ``width``, joined in the order of the parts."""
