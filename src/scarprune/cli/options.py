@@ -201,13 +201,17 @@ allocating: Decorator = _all(
     ),
 )
 
-planning: Decorator = _all(
-    click.option(
-        "--score", default="scar_prot", show_default=True, help="What ranks the channels; see `scores`."
-    ),
-    click.option("--protect", metavar="core", help="Keep the core whatever the score says."),
-    allocating,
-)
+
+def planning(score: str) -> Decorator:
+    """How the channels that stay are chosen, by ``score`` unless told otherwise."""
+    return _all(
+        click.option(
+            "--score", default=score, show_default=True, help="What ranks the channels; see `scores`."
+        ),
+        click.option("--protect", metavar="core", help="Keep the core whatever the score says."),
+        allocating,
+    )
+
 
 sparsity = click.option(
     "--sparsity", type=float, required=True, help="Fraction of channels to remove, 0 to 1."

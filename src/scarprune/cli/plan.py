@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.argument("profile", type=options.PATH)
 @options.sparsity
 @click.option("--out", type=options.PATH, required=True, help="The plan, a JSON file.")
-@options.planning
+@options.planning("scar_prot")
 @click.option("--seed", default=0, show_default=True, help="Of a score that draws.")
 @options.overwrite
 @options.json

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     type=int,
     help="How many blocks to judge on [default: all of --eval, else up to 64].",
 )
-@options.planning
+@options.planning("fisher_activation")
 @options.compensating
 @options.saving
 @options.measuring

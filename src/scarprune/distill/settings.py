@@ -16,7 +16,7 @@ Compile = Literal["auto", "none", "objective", "layers"]
 # On SmolLM2-135M a minute at half of the channels, 0.37 nats from the teacher, is best at 1e-3, and half a
 # minute at a fifth of them, 0.14 nats from it, at 4e-4 (docs/lab-log.md): that much for each nat.
 _SHARE_OF_SIZE = 1.35e-2
-_MOST_NATS = 0.5  # beyond what was tried
+_LEAST_NATS, _MOST_NATS = 0.1, 0.5  # little more than what was tried
 _LORA_RATE = 3e-4  # adapters are a product of two factors, one of which begins at zero
 
 
@@ -108,4 +108,4 @@ def usual_rate(student: Any, nats: float) -> float:
     matrices = [p.detach() for p in student.parameters() if p.dim() > 1]
     norms = [float(torch.linalg.vector_norm(p, dtype=torch.float32)) for p in matrices]
     sizes = [norm / math.sqrt(p.numel()) for norm, p in zip(norms, matrices, strict=True)]
-    return _SHARE_OF_SIZE * min(nats, _MOST_NATS) * statistics.median(sizes)
+    return _SHARE_OF_SIZE * min(max(nats, _LEAST_NATS), _MOST_NATS) * statistics.median(sizes)

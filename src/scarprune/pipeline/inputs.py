@@ -127,7 +127,7 @@ class Measuring:
 class Planning:
     """How the channels that stay are chosen; the fields are those of ``make_plan``."""
 
-    score: str = "scar_prot"
+    score: str = "fisher_activation"
     protect: Literal["core"] | None = None
     multiple_of: int | Literal["auto"] = "auto"
     allocation: str = "uniform"

@@ -18,9 +18,9 @@ from scarprune.profile.loss import Rows
 from scarprune.runtime.progress import remark
 
 Compiled = bool | Literal["auto"]
-# Shares of the matmul ceiling that a watched pass reaches on an H100, Llama-3.1-8B's shape, and the seconds
-# that the compiler takes for a pass there, nothing cached (benchmarks/profile_gpu.py).
-_EAGER_SHARE, _COMPILED_SHARE = 0.50, 0.74
+# Shares of the matmul ceiling that a watched pass reaches on an H200, Llama-3.1-8B's shape, and the seconds
+# that the compiler takes for a pass, nothing cached, on an H100 (benchmarks/profile_gpu.py).
+_EAGER_SHARE, _COMPILED_SHARE = 0.65, 0.75
 _SECONDS_TO_COMPILE = 16.0
 
 

@@ -92,12 +92,12 @@ def test_a_budget_of_time_ends_it() -> None:
 # -- the same whatever the way ---------------------------------------------------------------------
 
 
-def test_the_rate_is_a_share_of_the_median_size_of_the_matrices_for_each_nat_up_to_half_a_one() -> None:
+def test_the_rate_is_a_share_of_the_median_size_of_the_matrices_for_each_nat_within_bounds() -> None:
     model = torch.nn.Sequential(*[torch.nn.Linear(4, 4) for _ in range(3)])
     for layer, size in zip(model, (0.1, 0.4, 5.0), strict=True):
         torch.nn.init.constant_(layer.weight, -size)
         torch.nn.init.constant_(layer.bias, 100.0)  # no matrix
-    for nats, rate in ((0.1, 5.4e-4), (0.2, 1.08e-3), (0.5, 2.7e-3), (8.0, 2.7e-3)):
+    for nats, rate in ((0.01, 5.4e-4), (0.1, 5.4e-4), (0.2, 1.08e-3), (0.5, 2.7e-3), (8.0, 2.7e-3)):
         assert usual_rate(model, nats) == pytest.approx(rate)
 
 
