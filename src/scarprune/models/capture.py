@@ -13,11 +13,13 @@ def plain_causal_masks() -> Iterator[None]:
 
     While a CUDA graph is captured, transformers may not look whether a block packs several sequences and
     builds masks in full, which rules out the fast attention kernels. Our blocks are one sequence each,
-    without padding. Where these names are gone, captures work on with full masks.
+    without padding. Where a model makes a padding mask by itself (OPT, up to transformers 5.17) it may still
+    not be asked whether it pads. Where these names are gone, captures work on with full masks.
     """
+    is_tracing: Any = getattr(masking_utils, "is_tracing", None)
     replaced: dict[str, Any] = {
         "find_packed_sequence_indices": lambda position_ids: None,
-        "is_tracing": lambda tensor=None: False,
+        "is_tracing": lambda tensor=None: tensor is not None and is_tracing(tensor),
     }
     originals = {name: getattr(masking_utils, name) for name in replaced if hasattr(masking_utils, name)}
     for name in originals:
