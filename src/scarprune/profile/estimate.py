@@ -34,7 +34,8 @@ _HELD_PER_SAVED_FRUGAL = {"cpu": 1.4}
 # Llama-3.1-8B's shape (benchmarks/profile_gpu.py).
 _COMPILED_SAVES = 0.75
 # Of a plain matrix product's rate: on a CPU measured on models of 7M to 135M parameters, on a GPU on
-# Llama-3.1-8B's shape (docs/results.md, Speed); small models keep a GPU less busy.
+# Llama-3.1-8B's shape on an H100 (benchmarks/records/profile_gpu_8b.json; an H200 reaches 0.65); small models
+# keep a GPU less busy.
 EFFICIENCY = {"cpu": 0.6, "cuda": 0.5}
 
 

@@ -12,26 +12,32 @@ from scarprune.scaling.sizes import Sizes
 _WIDE = 4  # bytes of the float32 that sums, norms and logits are computed in
 
 
-def saved_bytes(sizes: Sizes) -> float:
+def saved_bytes(sizes: Sizes, *, kernels: bool = False) -> float:
     """What an eager pass keeps for the way back, weights frozen.
 
     A product with a frozen matrix keeps nothing. A layer keeps: the input of each of its two norms in float32
     (d each) and what they divide by; q and the output of attention, k and v, a log-sum a head; of a gated
     network gate, silu(gate), up and their product u, of a plain one what enters the activation and u. The
     first layer keeps its u alone. Written for RMS norms (Llama and its kin) and fused attention.
+
+    Args:
+        sizes: of the model.
+        kernels: those of a CUDA device: a gated network keeps gate and up alone, and in 16 bits a norm its
+            input as it is.
     """
-    return (sizes.layers - 1) * _saved_by_layer(sizes) + sizes.itemsize * sizes.widths[0]
+    return (sizes.layers - 1) * _saved_by_layer(sizes, kernels) + sizes.itemsize * sizes.widths[0]
 
 
-def checkpointed_bytes(sizes: Sizes) -> float:
+def checkpointed_bytes(sizes: Sizes, *, kernels: bool = False) -> float:
     """The same where a layer keeps its input alone and is computed again: d each, and one layer whole."""
-    return sizes.itemsize * sizes.hidden * sizes.layers + _saved_by_layer(sizes)
+    return sizes.itemsize * sizes.hidden * sizes.layers + _saved_by_layer(sizes, kernels)
 
 
-def _saved_by_layer(sizes: Sizes) -> float:
+def _saved_by_layer(sizes: Sizes, kernels: bool) -> float:
     queries, kept = sizes.cost.score_size / sizes.layers, sizes.cost.kept_size / sizes.layers
-    network = 2 * sizes.readers * max(sizes.widths)
-    norms = 2 * _WIDE * (sizes.hidden + 1)
+    network = (2 if kernels else 2 * sizes.readers) * max(sizes.widths)
+    in_norm = sizes.itemsize if kernels and sizes.itemsize <= 2 else _WIDE
+    norms = 2 * (in_norm * sizes.hidden + _WIDE)
     return sizes.itemsize * (network + 2 * queries + kept) + norms + _WIDE * sizes.cost.heads
 
 
@@ -40,9 +46,13 @@ def transient_bytes(sizes: Sizes) -> float:
     return 4 * sizes.itemsize * max(sizes.widths)
 
 
-def watched_bytes(sizes: Sizes) -> float:
-    """What pass 1 reads besides: u and s of every channel once, where the sums are fused, and each input."""
-    return sizes.itemsize * (2 * sizes.channels + sizes.hidden * sizes.layers)
+def watched_bytes(sizes: Sizes, *, kernels: bool = False) -> float:
+    """What pass 1 reads besides: u and s of every channel once, where the sums are fused, and each input.
+
+    With the ``kernels`` of a CUDA device, of a gated network nothing but its input from the second site on.
+    """
+    channels = sizes.widths[0] if kernels and sizes.readers == 2 else sizes.channels
+    return sizes.itemsize * (2 * channels + sizes.hidden * sizes.layers)
 
 
 def cross_operations(sizes: Sizes) -> float:

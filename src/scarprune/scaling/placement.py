@@ -87,7 +87,8 @@ def place(sizes: Sizes, text: Text, machine: Machine, gpus: int = 1) -> Placemen
 
 def _placed(sizes: Sizes, text: Text, machine: Machine, way: Way, shards: int, gpus: int) -> Placement:
     fixed = fixed_bytes(sizes, machine, way) / shards
-    kept = formulas.saved_bytes(sizes) if way == "resident" else formulas.checkpointed_bytes(sizes)
+    kept_by = formulas.saved_bytes if way == "resident" else formulas.checkpointed_bytes
+    kept = kept_by(sizes, kernels=machine.device == "cuda")
     each = text.length * (kept + formulas.transient_bytes(sizes)) / shards
     room = SHARE_OF_FREE * machine.memory_bytes - fixed
     helps = max(1, TOKENS_AT_ONCE.get(machine.device, MOST_TOKENS) // text.length)

@@ -164,9 +164,10 @@ def _with_sums(work: Work, count: float, shards: int, copies: int) -> Work:
 
 def _pass_1(sizes: Sizes, job: Job, machine: Machine, placement: Placement) -> Part:
     shared, tokens = backwards(sizes, job.text, placement), placement.blocks(job.text) * job.text.length
+    watched = formulas.watched_bytes(sizes, kernels=machine.device == "cuda")
     work = Work(
         operations=shared.operations,
-        moved_bytes=shared.moved_bytes + tokens * formulas.watched_bytes(sizes) / placement.shards,
+        moved_bytes=shared.moved_bytes + tokens * watched / placement.shards,
         linked_bytes=shared.linked_bytes,
         host_bytes=shared.host_bytes,
     )

@@ -95,6 +95,11 @@ def test_sizes_of_llama_8b(published):
     assert sizes.cores()[0] == 143
     assert formulas.cross_operations(sizes) == layers * 2 * m * 143
     assert formulas.watched_bytes(sizes) == 2 * layers * (2 * m + d)
+    assert formulas.watched_bytes(sizes, kernels=True) == 2 * (2 * m + layers * d)
+    # Gate and up; q and what attention gives, k and v; two norms' inputs and divisors; a log-sum a head.
+    kept = 2 * (2 * m + 2 * d + 2 * 1024 + 2 * d) + 4 * (2 + 32)
+    assert formulas.saved_bytes(sizes, kernels=True) == (layers - 1) * kept + 2 * m
+    assert formulas.checkpointed_bytes(sizes, kernels=True) == 2 * d * layers + kept
     assert formulas.streamed_bytes(sizes) == 2 * 2 * layers * layer
     assert formulas.tensor_parallel_bytes(sizes, backward=False) == 2 * layers * d * 2
     assert formulas.tensor_parallel_bytes(sizes, backward=True) == (2 * layers + 2 * 31) * d * 2
