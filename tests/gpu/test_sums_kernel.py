@@ -11,7 +11,7 @@ from scarprune.profile import gate as gate_module
 from scarprune.profile import token_sums
 from scarprune.profile.gate import ACTIVATIONS, activation_of, product
 from scarprune.profile.run import profile_model
-from scarprune.profile.site_sums import site_sums
+from scarprune.profile.site_sums import has_kernel, site_sums
 from scarprune.profile.sums import Profile
 from scarprune.text.blocks import Blocks
 from support.exact_sums import error
@@ -25,8 +25,8 @@ pytestmark = [
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_a_gpu_has_the_kernel(dtype: torch.dtype) -> None:
-    assert token_sums.has_kernel(dtype, torch.device("cuda", 0))
-    assert not token_sums.has_kernel(torch.float64, torch.device("cuda", 0))
+    assert has_kernel(dtype, torch.device("cuda", 0))
+    assert not has_kernel(torch.float64, torch.device("cuda", 0))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -103,7 +103,7 @@ def test_watched_passes_use_it_and_agree(family: str, monkeypatch: pytest.Monkey
     calls: list[bool] = []
 
     def counted(dtype: torch.dtype, device: torch.device) -> bool:
-        calls.append(token_sums.has_kernel(dtype, device))
+        calls.append(has_kernel(dtype, device))
         return calls[-1]
 
     monkeypatch.setattr(accumulate_module, "has_kernel", counted)

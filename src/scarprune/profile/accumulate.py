@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from scarprune.models.site import Site
-from scarprune.profile.site_sums import LABELLED_ROWS, gated_sums, shared_rows, site_sums
+from scarprune.profile.site_sums import LABELLED_ROWS, gated_sums, has_kernel, shared_rows, site_sums
 from scarprune.profile.statistics.statistic import Statistic
 from scarprune.profile.sums import GROUPS
-from scarprune.profile.token_sums import has_kernel, wide
+from scarprune.profile.token_sums import wide
 from scarprune.profile.totals import add_channels, all_channels
 from scarprune.profile.watch import Seen, Summing, blank
 from scarprune.runtime.device import to_device, to_numpy

@@ -17,8 +17,8 @@ from scarprune.models.tensor_parallel import held
 from scarprune.profile.accumulate import SumsPass
 from scarprune.profile.layerwise import Layerwise
 from scarprune.profile.loss import chunk_tokens
+from scarprune.profile.site_sums import has_kernel
 from scarprune.profile.statistics.statistic import statistics
-from scarprune.profile.token_sums import has_kernel
 from scarprune.profile.watch import summing
 from scarprune.runtime.memory import used_bytes
 

@@ -4,13 +4,15 @@ A gated network computes u = activation(gate) * up. Its backward pass reads gate
 The sums need no more, so that watching reads nothing of its own, and u is not kept for it.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from scarprune.profile.token_sums import fused_with_gate, has_kernel
+from scarprune.profile.site_sums import has_kernel, works
+from scarprune.profile.token_sums import fused_with_gate
 
 # What the kernels know.
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -37,7 +39,15 @@ def activation_of(gate: torch.Tensor, up: torch.Tensor, u: torch.Tensor) -> str:
     gate, up, u = (x.detach()[..., :_FEW_TOKENS, :].reshape(1, -1, x.shape[-1]) for x in (gate, up, u))
     # In 16 bits both kinds of GELU may pass for each other: the nearer one is meant.
     nearest = min(ACTIVATIONS, key=lambda name: float((ACTIVATIONS[name](gate) * up - u).abs().sum()))
-    return nearest if _agrees(gate, up, u, nearest) else ""
+    return nearest if _works(nearest, u.dtype, u.device) and _agrees(gate, up, u, nearest) else ""
+
+
+@functools.cache
+def _works(activation: str, dtype: torch.dtype, device: torch.device) -> bool:
+    def gate(few: torch.Tensor) -> None:
+        fused_with_gate(few, few, product(few, few, activation), activation)
+
+    return works(gate, dtype, device)
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """What pass 1 keeps of one site and batch: rows of sums over blocks, from sums over tokens (``method`` 1)."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from scarprune.profile.sums import (
     GROUPS,
 )
 from scarprune.profile.token_sums import SUMS, fused, fused_with_gate, plain
+from scarprune.runtime.memory import is_out_of_memory
+from scarprune.runtime.progress import remark
 
 _S, _Q, _Q2, _U2, _ABS_U = map(SUMS.index, ("sum_s", "sum_q", "sum_q2", "sum_u2", "sum_abs_u"))
 
@@ -133,3 +136,28 @@ def _blank_rows(parts: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
 
 _rows_operation: Any = torch.library.custom_op("scarprune::rows", _kernel_rows_now, mutates_args=())
 _rows_operation.register_fake(_blank_rows)
+
+
+@functools.cache
+def has_kernel(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether kernels sum u and s of ``dtype`` on ``device``; where they should and do not, it says why."""
+    if device.type != "cuda" or dtype == torch.float64:
+        return False
+
+    def sums(few: torch.Tensor) -> None:
+        kernel_rows(fused(few, few), few.new_zeros((GROUPS, 1), dtype=torch.float64))
+
+    return works(sums, dtype, device)
+
+
+def works(kernels: Callable[[torch.Tensor], Any], dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether ``kernels`` run on a few zeros [1, T, m]; where not, it is said why sums take longer."""
+    try:
+        kernels(torch.zeros(1, 16, 64, dtype=dtype, device=device))
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        remark(f"The kernel for sums cannot be used, so they take longer: {reason[:200]}")
+        return False
+    return True

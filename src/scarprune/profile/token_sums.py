@@ -1,13 +1,10 @@
 """Sums over tokens of one pair u, s: plain operations, and one kernel for them where Triton is there."""
 
-import functools
 from typing import Any
 
 import torch
 
 from scarprune.profile.sums import BANDED, BANDED_LABELLED, BANDS
-from scarprune.runtime.memory import is_out_of_memory
-from scarprune.runtime.progress import remark
 
 # What is summed: first what depends on the labels, then what u alone gives.
 SUMS = (*BANDED_LABELLED, *BANDED, "sum_abs_u")
@@ -99,20 +96,3 @@ _fused_with_gate.register_fake(
         blank_sums(gate),
     )
 )
-
-
-@functools.cache
-def has_kernel(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether ``fused`` works for ``dtype`` on ``device``; where it should and does not, it says why."""
-    if device.type != "cuda" or dtype == torch.float64:
-        return False
-    try:
-        few = torch.zeros(1, 16, 64, dtype=dtype, device=device)
-        fused(few, few)
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        remark(f"The kernel for sums cannot be used, so they take longer: {reason[:200]}")
-        return False
-    return True

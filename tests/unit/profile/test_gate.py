@@ -61,6 +61,7 @@ def gates(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setitem(sys.modules, "scarprune.profile.row_kernel", SimpleNamespace(launch=launch_rows))
     for module in (accumulate_module, gate_module):
         monkeypatch.setattr(module, "has_kernel", lambda dtype, device: True)
+    gate_module._works.cache_clear()
     return asked
 
 
@@ -113,6 +114,21 @@ def test_compiled_layers_give_it_too(
     assert found.header["provenance"]["compiled"] is True
     assert not counters["graph_break"]
     assert len(gates) >= 9
+
+
+def test_where_the_gates_kernel_fails_it_is_said_once_and_sums_are_made_without(
+    plain: Profile, gates: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*arguments: Any) -> None:
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setattr(sys.modules["scarprune.profile.token_kernel"], "launch_gate", broken)
+    model = tiny_model("llama", num_hidden_layers=4)
+    expected = profile_model(tiny_model("llama"), BLOCKS, compiled=False, **OPTIONS)
+    profile_model(model, BLOCKS, compiled=False, **OPTIONS)
+    close(expected, plain)
+    assert capsys.readouterr().err.count("so they take longer: no such instruction") == 1
+    gate_module._works.cache_clear()
 
 
 @pytest.mark.parametrize("family", ["gpt2", "phi3"])

@@ -14,7 +14,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from scarprune.profile import accumulate as accumulate_module
-from scarprune.profile import token_sums
+from scarprune.profile import site_sums, token_sums
 from scarprune.profile.run import profile_model
 from scarprune.text.blocks import Blocks
 from support.exact_sums import error, exact_parts, exact_rows
@@ -101,10 +101,10 @@ def test_a_kernel_that_fails_is_told_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, KERNEL, None)  # as where Triton cannot be imported
-    token_sums.has_kernel.cache_clear()
+    site_sums.has_kernel.cache_clear()
     for _ in range(2):
-        assert not token_sums.has_kernel(torch.bfloat16, torch.device("cuda"))
+        assert not site_sums.has_kernel(torch.bfloat16, torch.device("cuda"))
     assert capsys.readouterr().err.count("The kernel for sums cannot be used, so they take longer: ") == 1
-    assert not token_sums.has_kernel(torch.float32, torch.device("cpu"))
+    assert not site_sums.has_kernel(torch.float32, torch.device("cpu"))
     assert capsys.readouterr().err == ""
-    token_sums.has_kernel.cache_clear()
+    site_sums.has_kernel.cache_clear()
