@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -30,9 +31,9 @@ SHARE_OF_FREE = 0.85
 # four Llama shapes of 7M to 60M parameters (benchmarks/memory.py); less where it is ``frugal``.
 _HELD_PER_SAVED = {"cpu": 2.0}
 _HELD_PER_SAVED_FRUGAL = {"cpu": 1.4}
-# Compiled layers make again in the backward pass what is cheap to make: of what eager ones save, on
-# Llama-3.1-8B's shape (benchmarks/profile_gpu.py).
-_COMPILED_SAVES = 0.75
+# Compiled layers make again in the backward pass what is cheap to make: of what eager ones save with norms of
+# plain operations, on Llama-3.1-8B's shape (benchmarks/records/profile_gpu_8b_h200.json).
+_COMPILED_SAVES = 0.88
 # Of a plain matrix product's rate: on a CPU measured on models of 7M to 135M parameters, on a GPU on
 # Llama-3.1-8B's shape on an H100 (benchmarks/records/profile_gpu_8b.json; an H200 reaches 0.65); small models
 # keep a GPU less busy.
@@ -159,25 +160,32 @@ def _saved_bytes(
     """Bytes of distinct storages, weights left out, that a watched ``run`` of ``tokens`` keeps."""
     there = (held(parameter) for parameter in model.parameters() if not parameter.is_meta)
     weights = {parameter.untyped_storage().data_ptr() for parameter in there}
-    seen: dict[int, int] = {}
+    alive: weakref.WeakSet[_Kept] = weakref.WeakSet()
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = held(tensor).untyped_storage()
-        if storage.data_ptr() not in weights:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
+    def pack(tensor: torch.Tensor) -> _Kept:
+        kept = _Kept(tensor)
+        alive.add(kept)
+        return kept
 
     observer = SumsPass(sites, statistics())
     observer.begin(np.zeros(1, dtype=np.int64), tokens)
     with (
         torch.enable_grad(),
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor),
         summing(model, sites, observer),
     ):
-        hidden = run(tokens)  # held while counting: a freed address would be counted once for two
-        total = sum(seen.values())
+        hidden = run(tokens)  # held while counting, and with it what it was made of
+        storages = [held(kept.tensor).untyped_storage() for kept in alive]
+        sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
         del hidden
-    return total
+    return sum(size for place, size in sizes.items() if place not in weights)
+
+
+class _Kept:
+    """A tensor as autograd keeps it: until what it was saved for is gone."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
 
 
 def matmul_parameters(model: nn.Module) -> int:

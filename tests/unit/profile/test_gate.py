@@ -12,10 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch._dynamo.utils import counters
 
+from scarprune.models.find import find_sites
+from scarprune.models.head import find_head
 from scarprune.models.streamed import stream
 from scarprune.profile import accumulate as accumulate_module
 from scarprune.profile import gate as gate_module
 from scarprune.profile import ways
+from scarprune.profile.estimate import _saved_bytes
 from scarprune.profile.gate import ACTIVATIONS, activation_of
 from scarprune.profile.run import profile_model
 from scarprune.profile.sums import Profile
@@ -129,6 +132,22 @@ def test_where_the_gates_kernel_fails_it_is_said_once_and_sums_are_made_without(
     close(expected, plain)
     assert capsys.readouterr().err.count("so they take longer: no such instruction") == 1
     gate_module._works.cache_clear()
+
+
+def test_of_a_gated_site_gate_and_up_alone_are_kept_and_counted(
+    gates: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not silu(gate), nor u: the model's own product is thrown away, with what it had saved."""
+    model = tiny_model("llama").requires_grad_(False)
+    sites, head = find_sites(model), find_head(model)
+
+    def counted() -> int:
+        return _saved_bytes(model, sites, lambda tokens: head.hidden(torch.zeros(1, tokens).long()), 16)
+
+    gated = counted()
+    for module in (accumulate_module, gate_module):
+        monkeypatch.setattr(module, "has_kernel", lambda dtype, device: False)
+    assert counted() - gated == 2 * sites[1].width * 4 * 16
 
 
 @pytest.mark.parametrize("family", ["gpt2", "phi3"])
