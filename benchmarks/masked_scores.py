@@ -2,19 +2,21 @@
 
     python benchmarks/masked_scores.py MODEL CALIBRATION EVALUATION [--blocks 128] [--judged 64] [--seeds 0]
 
-One profile a seed, with both kinds of labels and all extra passes; widths are not rounded (multiple_of=1).
+One profile a seed, with both kinds of labels and the extra passes that the scores need; widths are not
+rounded (multiple_of=1).
 The texts are what ``--text`` of the command line takes; ``.npy`` blocks are the same for every seed.
 """
 
 import argparse
 import statistics
 import time
+from pathlib import Path
 
 import scarprune as sp
 from record import write_record
 from scarprune.evaluate.perplexity import excess
-from scarprune.profile.sums import EXTRAS
-from scarprune.scores.score import scores
+from scarprune.profile.sums import extra_of
+from scarprune.scores.score import find_score, scores
 
 SPARSITIES = (0.2, 0.5, 0.7)
 ALLOCATIONS = (
@@ -57,10 +59,12 @@ def main() -> None:
         errors.append(error or 0.0)
         return nats
 
+    chosen = [find_score(name) for name in {*options.scores, *options.allocated}]
+    needed = {extra_of(need) for score in chosen for need in score.needs} - {None}
     for seed in options.seeds:
         text = sp.read_blocks(options.calibration, tokenizer, options.blocks, options.length, seed)
         start = time.perf_counter()
-        profile = sp.profile_model(model, text, labels="both", extras=tuple(EXTRAS), seed=seed)
+        profile = sp.profile_model(model, text, labels="both", extras=tuple(sorted(needed)), seed=seed)
         print(f"seed {seed}: profile in {time.perf_counter() - start:.0f} s", flush=True)
         for sparsity in SPARSITIES:
             for name in options.scores:
@@ -78,9 +82,9 @@ def main() -> None:
     write_record(
         options.record,
         "excess (nats) by score and by allocation, masked, without compensation; a number per seed",
-        model=options.model,
-        calibration=options.calibration,
-        evaluation=options.evaluation,
+        model=Path(options.model).name,
+        calibration=Path(options.calibration).name,
+        evaluation=Path(options.evaluation).name,
         blocks=[options.blocks, len(judged), options.length],
         seeds=options.seeds,
         dense_perplexity=dense.perplexity,
