@@ -50,9 +50,11 @@ def test_refit_trains_from_states_on_the_device_and_in_pinned_memory(dtype, shar
     text, held = hold_out(own_blocks(model, 32))
     model = model.to("cuda", dtype)
     plan = random_plan(model, 20)
-    for found in fit(Job(model, plan, 20, text, held, Bounds(steps=60, tokens=128)), rate=0.02):
-        errors = found.facts["errors"]
-        assert errors["refit"] < errors["ls"] <= errors["none"]
+    job = Job(model, plan, 20, text, held, Bounds(steps=60, tokens=128))
+    errors = [found.facts["errors"] for found in fit(job, rate=0.02)]
+    assert errors[0]["refit"] < errors[0]["ls"] < errors[0]["none"]
+    # What least squares gain at the last site is less than rounding: they may fall back to the cut there.
+    assert errors[1]["refit"] < errors[1]["ls"] <= errors[1]["none"]
 
 
 @pytest.mark.parametrize("family", ["llama", "phi3", "gpt2", "gemma2"])

@@ -11,10 +11,10 @@ from scarprune.profile import gate as gate_module
 from scarprune.profile import token_sums
 from scarprune.profile.gate import ACTIVATIONS, activation_of, product
 from scarprune.profile.run import profile_model
-from scarprune.profile.site_sums import has_kernel, site_sums
+from scarprune.profile.site_sums import has_kernel, kernel_rows
 from scarprune.profile.sums import Profile
 from scarprune.text.blocks import Blocks
-from support.exact_sums import error
+from support.exact_sums import error, exact_rows
 from support.tiny_models import tiny_model
 
 pytestmark = [
@@ -84,14 +84,12 @@ def test_a_gates_gradients_are_those_of_autograd(
 
 
 @pytest.mark.parametrize("shape", [(1, 35, 1), (17, 37, 33), (40, 300, 1000)])
-def test_the_kernel_of_rows_gives_those_of_plain_operations(shape: tuple[int, int, int]) -> None:
+def test_the_kernel_of_rows_gives_those_of_numpy(shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
-    u, s = (torch.randn(shape, device="cuda") for _ in range(2))
-    of = torch.randint(0, 8, shape[:1])
-    groups = (torch.arange(8)[:, None] == of).double().cuda()
-    expected = site_sums(u.double(), s.double(), groups, ())
-    found = site_sums(u, s, groups, (), kernel_on="cuda")
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()) ** 0.5)
+    sums = token_sums.fused(*(torch.randn(shape, device="cuda") for _ in range(2)))
+    groups = (torch.arange(8)[:, None] == torch.randint(0, 8, shape[:1])).double().cuda()
+    expected = exact_rows(sums, groups)
+    torch.testing.assert_close(kernel_rows(sums, groups).cpu(), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "opt"])

@@ -46,7 +46,7 @@ _NAMES, _NUMBERS, _WHOLE = _list_of(str, "names"), _list_of(float, "numbers"), _
     "--scores",
     type=_NAMES,
     metavar="all|baselines|LIST",
-    default="baselines,scar_prot,loss_proxy",
+    default="baselines,fisher_activation,scar_prot,loss_proxy",
     show_default=True,
     help="What ranks the channels; see `scores`.",
 )

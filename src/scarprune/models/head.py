@@ -60,15 +60,17 @@ class Head:
         """The linear head's output [..., V] in the model's dtype; differentiable."""
         if not self.chunked:
             return hidden
-        linear: nn.Module = self.model.get_output_embeddings()  # type: ignore[operator]
-        output: torch.Tensor = linear(hidden.to(_device_of(linear, hidden)))
+        output: torch.Tensor = self._linear(hidden.to(_device_of(self._linear, hidden)))
         return output
 
     @property
     def in_parts(self) -> Gathered | None:
         """The linear head where each process computes a part of the vocabulary, else None."""
-        linear = self.model.get_output_embeddings() if self.chunked else None  # type: ignore[operator]
-        return linear if isinstance(linear, Gathered) else None
+        return self._linear if self.chunked and isinstance(self._linear, Gathered) else None
+
+    @property
+    def _linear(self) -> nn.Module:
+        return self.model.get_output_embeddings()  # type: ignore[operator, no-any-return]
 
     def finish(self, output: torch.Tensor) -> torch.Tensor:
         """float32 logits from the linear head's ``output``, element by element."""

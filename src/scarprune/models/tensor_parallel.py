@@ -113,7 +113,16 @@ def compute_on_plain_tensors(model: Any, ranks: Ranks) -> None:
         vars(module)["ranks"] = ranks
 
 
-class _ColumnWise(nn.Linear):
+class _Divided(nn.Linear):
+    """A linear layer of which this process holds a part, as plain tensors."""
+
+    held_weight: torch.Tensor
+    held_bias: torch.Tensor | None
+    group: Any
+    ranks: Ranks
+
+
+class _ColumnWise(_Divided):
     """Gives this part's channels of the output, from the whole input."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -124,7 +133,7 @@ class _ColumnWise(nn.Linear):
                 copied = _SumOfGradients.apply(x, self.group)  # type: ignore[no-untyped-call]
                 setattr(x, _COPIED, copied)
             x = copied
-        return F.linear(x, self.held_weight, self.held_bias)  # type: ignore[arg-type]
+        return F.linear(x, self.held_weight, self.held_bias)
 
 
 class Gathered(_ColumnWise):
@@ -146,23 +155,21 @@ class Gathered(_ColumnWise):
     @property
     def start(self) -> int:
         """The first channel of this process's."""
-        ranks: Ranks = vars(self)["ranks"]
-        return ranks.slice_of(self.out_features)[0]
+        return self.ranks.slice_of(self.out_features)[0]
 
     def of_all(self, values: torch.Tensor) -> torch.Tensor:
         """``values`` of every process: [parts, ...]."""
-        ranks: Ranks = vars(self)["ranks"]
-        found = [torch.empty_like(values) for _ in range(ranks.parts)]
-        dist.all_gather(found, values, group=ranks.tensor_mesh.get_group())
+        found = [torch.empty_like(values) for _ in range(self.ranks.parts)]
+        dist.all_gather(found, values, group=self.group)
         return torch.stack(found)
 
 
-class _RowWise(nn.Linear):
+class _RowWise(_Divided):
     """Gives the whole output, from this part's channels of the input."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = _SumOfProducts.apply(x, self.held_weight, self.group)  # type: ignore[no-untyped-call]
-        return y if self.held_bias is None else y + self.held_bias  # type: ignore[operator]
+        return y if self.held_bias is None else y + self.held_bias
 
 
 class _SumOfGradients(torch.autograd.Function):
@@ -204,7 +211,7 @@ class _SumOfProducts(torch.autograd.Function):
         return gradient @ weight, None, None
 
 
-_KINDS: dict[str | None, type[nn.Linear]] = {
+_KINDS: dict[str | None, type[_Divided]] = {
     "colwise": _ColumnWise,
     "colwise_gather_output": Gathered,
     "colwise_rep": Gathered,

@@ -11,8 +11,8 @@ from scarprune.profile.site_sums import LABELLED_ROWS, gated_sums, has_kernel, s
 from scarprune.profile.statistics.statistic import Statistic
 from scarprune.profile.sums import GROUPS
 from scarprune.profile.token_sums import wide
-from scarprune.profile.totals import add_channels, all_channels
-from scarprune.profile.watch import Seen, Summing, blank
+from scarprune.profile.totals import Kept, add_channels, all_channels
+from scarprune.profile.watch import Seen, blank
 from scarprune.runtime.device import to_device, to_numpy
 from scarprune.runtime.ranks import ALONE, Ranks
 
@@ -31,10 +31,8 @@ def _exact(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-class SumsPass(Summing):
-    """Totals of every site; a batch counts wholly once ``commit`` is called, and not at all before.
-
-    That makes a batch repeatable: out of memory or Ctrl-C in the middle of it leaves the totals as they were.
+class SumsPass(Kept):
+    """Totals of every site, all that pass 1 keeps.
 
     Attributes:
         labels: the kind of labels of the backward pass to come.
@@ -42,8 +40,7 @@ class SumsPass(Summing):
     """
 
     def __init__(self, sites: Sequence[Site], statistics: Sequence[Statistic], ranks: Ranks = ALONE) -> None:
-        super().__init__(sites)
-        self.ranks = ranks
+        super().__init__(sites, ranks)
         self.labels = "data"
         self.with_u = True
         self.reduce = functools.partial(site_sums, statistics=statistics)
@@ -52,8 +49,6 @@ class SumsPass(Summing):
         self.reduce_input = input_sums
         self._membership = torch.empty(0)
         self._members_on: dict[torch.device, torch.Tensor] = {}
-        self._pending: dict[tuple[int, str], torch.Tensor] = {}
-        self._totals: dict[tuple[int, str], torch.Tensor] = {}
         self._rows = {
             "data": LABELLED_ROWS,
             "model": LABELLED_ROWS,
@@ -137,12 +132,6 @@ class SumsPass(Summing):
     def _prefix(self, index: int, kind: str) -> str:
         return f"{self.sites[index].name}/" + ("model/" if kind == "model" else "")
 
-    def add_up(self, device: torch.device) -> None:
-        """Replace this copy's totals by those of all copies, which meet on ``device``."""
-        keys = sorted(self._totals)
-        sums = self.ranks.totals([self._totals[key] for key in keys], device)
-        self._totals = dict(zip(keys, sums, strict=True))
-
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Continue from totals that ``arrays`` gave, and from no others."""
         self._totals.clear()
@@ -152,14 +141,6 @@ class SumsPass(Summing):
                 if prefix + rows[0][0] in arrays:
                     parts = [np.atleast_2d(arrays[prefix + name]) for name, _ in rows]
                     self._totals[index, kind] = torch.from_numpy(np.concatenate(parts))
-
-    def rest(self) -> None:
-        """Leave the totals in CPU memory until the next batch of theirs."""
-        self._totals = {key: total.cpu() for key, total in self._totals.items()}
-
-    def pending_is_finite(self) -> bool:
-        """Whether the batch just seen holds numbers alone (asks the device, and so waits for it)."""
-        return all(bool(torch.isfinite(tensor).all()) for tensor in self._pending.values())
 
 
 def _growth(scale: float) -> list[list[float]]:

@@ -1,6 +1,5 @@
 """How much memory and time a profile will take, said before it starts."""
 
-import contextlib
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -12,7 +11,6 @@ from torch import nn
 
 from scarprune.models.cost import cost_of
 from scarprune.models.head import Head
-from scarprune.models.norms import fused_norms
 from scarprune.models.site import Site
 from scarprune.models.tensor_parallel import held
 from scarprune.profile.accumulate import SumsPass
@@ -93,9 +91,7 @@ def estimate_memory(
     def whole(tokens: int) -> torch.Tensor:
         return head.hidden(torch.zeros(1, tokens, dtype=torch.int64))
 
-    # Compiled layers leave the norms to the compiler, whose share is of what a model's own save.
-    with contextlib.nullcontext() if compiled else fused_norms(model):
-        few, more = (_saved_bytes(model, sites, whole, tokens) for tokens in _PROBE_TOKENS)
+    few, more = (_saved_bytes(model, sites, whole, tokens) for tokens in _PROBE_TOKENS)
     return _memory(model, sites, device, head, vocabulary, resident, totals, compiled, frugal, few, more)
 
 

@@ -6,11 +6,11 @@ The sums need no more, so that watching reads nothing of its own, and u is not k
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from scarprune.profile.operation import operation
 from scarprune.profile.site_sums import has_kernel, works
 from scarprune.profile.token_sums import fused_with_gate
 
@@ -25,11 +25,16 @@ _STEP = 1e-5  # of a difference, for a slope right to eight digits
 _ULPS, _ERROR = 4.0, 1e-5  # a model's own operations may round once less, and its exponentials elsewhere
 
 
+def _blank(gate: torch.Tensor, up: torch.Tensor, activation: str) -> torch.Tensor:
+    return gate.new_empty(gate.shape)
+
+
+@operation("product", _blank)
 def product(gate: torch.Tensor, up: torch.Tensor, activation: str) -> torch.Tensor:
     """u = activation(gate) * up, by a kernel, rounded where two operations round."""
-    if torch.compiler.is_compiling():
-        return _product(gate, up, activation)  # type: ignore[no-any-return]
-    return _product_now(gate, up, activation)
+    from scarprune.profile import token_kernel
+
+    return token_kernel.product(gate, up, activation)
 
 
 def activation_of(gate: torch.Tensor, up: torch.Tensor, u: torch.Tensor) -> str:
@@ -56,7 +61,7 @@ def _agrees(gate: torch.Tensor, up: torch.Tensor, u: torch.Tensor, activation: s
 
     Nothing is differentiated, so that nothing is saved in the middle of a pass that may be made again.
     """
-    found = [_product_now(gate, up, activation), *fused_with_gate(gate, up, u, activation)[:2]]
+    found = [product(gate, up, activation), *fused_with_gate(gate, up, u, activation)[:2]]
     act, g, s = ACTIVATIONS[activation], gate.double(), u.double()
     slope = (act(g + _STEP) - act(g - _STEP)) / (2 * _STEP)
     expected = s, s * up.double() * slope, s * act(g)
@@ -66,15 +71,3 @@ def _agrees(gate: torch.Tensor, up: torch.Tensor, u: torch.Tensor, activation: s
 def _close(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
     error = _ULPS * torch.finfo(dtype).eps + _ERROR
     return bool(((found - expected).abs() <= error * (expected.abs() + expected.abs().mean())).all())
-
-
-def _product_now(gate: torch.Tensor, up: torch.Tensor, activation: str) -> torch.Tensor:
-    from scarprune.profile import token_kernel
-
-    return token_kernel.product(gate, up, activation)
-
-
-_product: Any = torch.library.custom_op("scarprune::product", _product_now, mutates_args=())
-_product.register_fake(
-    lambda gate, up, activation: torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
-)

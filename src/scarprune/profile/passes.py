@@ -12,7 +12,6 @@ from torch import nn
 from scarprune.errors import (
     ArgumentError,
     MemoryBudgetError,
-    NumericsError,
     ScarpruneError,
     TextError,
 )
@@ -32,6 +31,7 @@ from scarprune.profile.observer import Looking, Observer, Restorable
 from scarprune.profile.proof import Proof
 from scarprune.profile.state import Keeper, State
 from scarprune.profile.together import through_layers
+from scarprune.profile.totals import refuse_non_finite
 from scarprune.profile.watch import Summing, summing, watching
 from scarprune.profile.ways import Way, find_way, say_before
 from scarprune.runtime.device import to_device
@@ -115,7 +115,7 @@ class Run:
         if then is not None:
             then(self.device)
         totals = observer.arrays()
-        _refuse_non_finite(totals)
+        refuse_non_finite(totals)
         return totals
 
     def step(self, observer: Observer, kinds: Sequence[str]) -> int:
@@ -396,12 +396,3 @@ def begin(
 def first_scale(model: Any) -> float:
     """What the loss is multiplied by at the start."""
     return _HALF_PRECISION_SCALE if model.dtype == torch.float16 else 1.0
-
-
-def _refuse_non_finite(arrays: dict[str, np.ndarray]) -> None:
-    for key, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise NumericsError(
-                f"{key} is not finite: the loss or its gradient overflowed at this site.",
-                hint="Try --dtype bfloat16 or float32.",
-            )

@@ -52,10 +52,9 @@ def beside_gate(
     reduce: Callable[..., torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The gradients of gate and up, and ``reduce`` of u, which is made anew, s, and what is given."""
-    flat = [x.reshape(1, -1, x.shape[-1]) for x in (gate, up, s)]
-    to_gate, to_up, _ = fused_with_gate(
-        flat[0], flat[1], flat[2], activation
-    )  # its sums cost next to nothing
+    flat_gate, flat_up, flat_s = (x.reshape(1, -1, x.shape[-1]) for x in (gate, up, s))
+    # Its sums cost next to nothing.
+    to_gate, to_up, _ = fused_with_gate(flat_gate, flat_up, flat_s, activation)
     sums = reduce(product(gate, up, activation), s, *given)
     return to_gate.view(gate.shape), to_up.view(up.shape), sums
 

@@ -55,12 +55,12 @@ def _kernel(  # type: ignore[no-untyped-def]
         inside = (block < blocks)[:, None] & there[None, :]
         at = block.to(tl.int64)[:, None] * channels + columns[None, :]
         zeroth = _part(sums, index, 0, row, at, inside)
-        next = _part(sums, index, 1, row, at, inside)
+        few = _part(sums, index, 1, row, at, inside)
         later = _later(sums, index, slots, row, at, inside)
         first += tl.sum(zeroth, axis=0)
-        second += tl.sum(next, axis=0)
+        second += tl.sum(few, axis=0)
         third += tl.sum(later, axis=0)
-        of_block = zeroth + next + later
+        of_block = zeroth + few + later
         squares += tl.sum(of_block * of_block, axis=0)
         if index == 2:
             s = _part(sums, 0, 0, row, at, inside) + _part(sums, 0, 1, row, at, inside)

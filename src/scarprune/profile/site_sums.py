@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from scarprune.profile.operation import operation
 from scarprune.profile.statistics.statistic import Statistic
 from scarprune.profile.sums import (
     ACTIVATION_GROUPS,
@@ -114,28 +115,19 @@ def _plain_rows(parts: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
     )
 
 
-def kernel_rows(parts: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
-    """The same by one kernel: float64 [rows, m]; to a compiler it is one operation."""
-    if torch.compiler.is_compiling():
-        return _rows_operation(parts, membership)  # type: ignore[no-any-return]
-    return _kernel_rows_now(parts, membership)
-
-
-def _kernel_rows_now(parts: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
-    from scarprune.profile.row_kernel import launch
-
-    rows = _blank_rows(parts, membership)
-    launch(parts, membership, rows)
-    return rows
-
-
 def _blank_rows(parts: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
     count = sum(count for _, count in (*LABELLED_ROWS, *shared_rows(())))
     return parts.new_empty((count, parts.shape[-1]), dtype=torch.float64)
 
 
-_rows_operation: Any = torch.library.custom_op("scarprune::rows", _kernel_rows_now, mutates_args=())
-_rows_operation.register_fake(_blank_rows)
+@operation("rows", _blank_rows)
+def kernel_rows(parts: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
+    """The same by one kernel: float64 [rows, m]."""
+    from scarprune.profile.row_kernel import launch
+
+    rows = _blank_rows(parts, membership)
+    launch(parts, membership, rows)
+    return rows
 
 
 @functools.cache

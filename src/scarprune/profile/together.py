@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from scarprune.errors import UnsupportedModelError
-from scarprune.profile.accumulate import SumsPass
 from scarprune.profile.layerwise import Layerwise
 from scarprune.profile.observer import Observer
 from scarprune.profile.proof import Proof
-from scarprune.profile.totals import Totals
+from scarprune.profile.totals import Kept
 
 if TYPE_CHECKING:
     from scarprune.profile.passes import Run
@@ -28,7 +27,7 @@ def through_layers(
     Raises:
         UnsupportedModelError: an observer that needs the whole model.
     """
-    if not isinstance(observer, SumsPass | Totals):
+    if not isinstance(observer, Kept):
         raise UnsupportedModelError(
             "This measurement needs the whole model in memory, and this one's layers are streamed.",
             hint="Load it without streamed=True.",

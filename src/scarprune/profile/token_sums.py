@@ -1,9 +1,8 @@
 """Sums over tokens of one pair u, s: plain operations, and one kernel for them where Triton is there."""
 
-from typing import Any
-
 import torch
 
+from scarprune.profile.operation import operation
 from scarprune.profile.sums import BANDED, BANDED_LABELLED, BANDS
 
 # What is summed: first what depends on the labels, then what u alone gives.
@@ -53,24 +52,19 @@ def blank_sums(u: torch.Tensor) -> torch.Tensor:
     return u.new_empty((2 + chunks, len(SUMS), blocks, channels), dtype=torch.float32)
 
 
-def fused(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-    """``plain`` in one read of u and s, the third band in chunks: float32 [2 + chunks, SUMS, B, m].
-
-    To a compiler this is one operation, as is ``fused_with_gate``.
-    """
-    return _fused(u, s) if torch.compiler.is_compiling() else _fused_now(u, s)
+def _blank(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    return blank_sums(u)
 
 
-def fused_with_gate(
+def _blank_with_gate(
     gate: torch.Tensor, up: torch.Tensor, s: torch.Tensor, activation: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The gradients of gate and up [B, T, m], where s is that of activation(gate) * up, and its ``fused``."""
-    if torch.compiler.is_compiling():
-        return _fused_with_gate(gate, up, s, activation)  # type: ignore[no-any-return]
-    return _fused_with_gate_now(gate, up, s, activation)
+    return gate.new_empty(gate.shape), gate.new_empty(gate.shape), blank_sums(gate)
 
 
-def _fused_now(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+@operation("sums", _blank)
+def fused(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    """``plain`` in one read of u and s, the third band in chunks: float32 [2 + chunks, SUMS, B, m]."""
     from scarprune.profile.token_kernel import launch
 
     sums = blank_sums(u)
@@ -78,21 +72,12 @@ def _fused_now(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     return sums
 
 
-def _fused_with_gate_now(
+@operation("gate", _blank_with_gate)
+def fused_with_gate(
     gate: torch.Tensor, up: torch.Tensor, s: torch.Tensor, activation: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The gradients of gate and up [B, T, m], where s is that of activation(gate) * up, and its ``fused``."""
     from scarprune.profile.token_kernel import launch_gate
 
     sums = blank_sums(gate)
     return *launch_gate(gate, up, s, sums, activation, _CHUNK), sums
-
-
-_fused: Any = torch.library.custom_op("scarprune::sums", _fused_now, mutates_args=())
-_fused.register_fake(lambda u, s: blank_sums(u))
-_fused_with_gate: Any = torch.library.custom_op("scarprune::gate", _fused_with_gate_now, mutates_args=())
-_fused_with_gate.register_fake(
-    lambda gate, up, s, activation: (
-        *(torch.empty(gate.shape, dtype=gate.dtype, device=gate.device) for _ in "gu"),
-        blank_sums(gate),
-    )
-)

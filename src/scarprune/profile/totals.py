@@ -1,30 +1,55 @@
 """Running totals of a pass: a batch counts wholly once it is committed, and not at all before."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
+from scarprune.errors import NumericsError
 from scarprune.models.site import Site
 from scarprune.profile.watch import Summing
 from scarprune.runtime.device import to_numpy
 from scarprune.runtime.ranks import Ranks
 
 
-class Totals(Summing):
-    """float64 totals of every site, [m, ...] each: one statistic a pass.
+class Kept(Summing):
+    """Sums that count once a batch is committed, on the device where they were made.
 
     That makes a batch repeatable: out of memory or Ctrl-C in the middle of it leaves the totals as they were.
     """
 
-    power = 1  # how the totals grow with the loss
-    key = "{}"  # of a site's totals, by its name
-
     def __init__(self, sites: Sequence[Site], ranks: Ranks) -> None:
         super().__init__(sites)
         self.ranks = ranks
-        self._pending: dict[int, torch.Tensor] = {}
-        self._totals: dict[int, torch.Tensor] = {}
+        self._pending: dict[Any, torch.Tensor] = {}
+        self._totals: dict[Any, torch.Tensor] = {}
+
+    @abstractmethod
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Continue from totals that ``arrays`` gave, and from no others."""
+
+    def add_up(self, device: torch.device) -> None:
+        """Replace this copy's totals by those of all copies, which meet on ``device``."""
+        keys = sorted(self._totals)
+        sums = self.ranks.total_of([self._totals[key] for key in keys], device)
+        self._totals = dict(zip(keys, sums, strict=True))
+
+    def rest(self) -> None:
+        """Leave the totals in CPU memory until the next batch of theirs."""
+        self._totals = {key: total.cpu() for key, total in self._totals.items()}
+
+    def pending_is_finite(self) -> bool:
+        """Whether the batch just seen holds numbers alone (asks the device, and so waits for it)."""
+        return all(bool(torch.isfinite(tensor).all()) for tensor in self._pending.values())
+
+
+class Totals(Kept):
+    """float64 totals of every site, [m, ...] each: one statistic a pass."""
+
+    power = 1  # how the totals grow with the loss
+    key = "{}"  # of a site's totals, by its name
 
     def begin(self, groups: np.ndarray, tokens: int) -> None:
         """Forget what an unfinished batch left."""
@@ -51,24 +76,10 @@ class Totals(Summing):
             for index, total in sorted(self._totals.items())
         }
 
-    def add_up(self, device: torch.device) -> None:
-        """Replace this copy's totals by those of all copies, which meet on ``device``."""
-        keys = sorted(self._totals)
-        sums = self.ranks.totals([self._totals[key] for key in keys], device)
-        self._totals = dict(zip(keys, sums, strict=True))
-
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Continue from totals that ``arrays`` gave."""
         keys = {self.key.format(site.name): index for index, site in enumerate(self.sites)}
         self._totals = {keys[key]: torch.from_numpy(array.copy()) for key, array in arrays.items()}
-
-    def rest(self) -> None:
-        """Leave the totals in CPU memory until the next batch of theirs."""
-        self._totals = {key: total.cpu() for key, total in self._totals.items()}
-
-    def pending_is_finite(self) -> bool:
-        """Whether the batch just seen holds numbers alone (asks the device, and so waits for it)."""
-        return all(bool(torch.isfinite(tensor).all()) for tensor in self._pending.values())
 
 
 def add_channels(known: torch.Tensor, batch: torch.Tensor, dim: int, ranks: Ranks) -> torch.Tensor:
@@ -84,3 +95,17 @@ def all_channels(total: torch.Tensor, dim: int, site: Site, ranks: Ranks) -> np.
     if total.shape[dim] != site.width:
         total = ranks.line_up(total, dim, site.width)
     return to_numpy(total)
+
+
+def refuse_non_finite(totals: dict[str, np.ndarray]) -> None:
+    """Refuse totals that are no numbers.
+
+    Raises:
+        NumericsError: one is not finite.
+    """
+    for key, array in totals.items():
+        if not np.isfinite(array).all():
+            raise NumericsError(
+                f"{key} is not finite: the loss or its gradient overflowed at this site.",
+                hint="Try --dtype bfloat16 or float32.",
+            )

@@ -94,10 +94,10 @@ class Ranks:
         if self.copies == 1:
             return dict(arrays)
         keys = sorted(arrays)
-        sums = self.totals([torch.from_numpy(arrays[key]) for key in keys], device)
+        sums = self.total_of([torch.from_numpy(arrays[key]) for key in keys], device)
         return {key: to_numpy(tensor) for key, tensor in zip(keys, sums, strict=True)}
 
-    def totals(self, tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    def total_of(self, tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
         """The sums of float64 ``tensors`` over the copies, on ``device``: one all-reduce of all together."""
         sizes = [tensor.numel() for tensor in tensors]
         flat = torch.empty(sum(sizes), dtype=torch.float64, device=device)

@@ -25,6 +25,7 @@ QUICK = ("--length", 32, "--steps", 6, "--batch", 4, "--lr", 2e-3, "--quiet")
 def small(tiny: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("pruned") / "small"
     words = ("prune", tiny, out, "--sparsity", 0.5, "--text", text, "--blocks", 16, "--length", 32)
+    # By a score that leaves these six steps something to mend.
     chosen = ("--score", "scar_prot", "--multiple-of", 1, "--quiet")
     assert run([str(word) for word in (*words, *chosen)]) == 0
     return out

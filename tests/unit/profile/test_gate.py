@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +33,7 @@ OPTIONS: dict[str, Any] = {"batch": 2, "labels": "both", "rho": 0.1}
 
 
 @pytest.fixture
-def gates(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def gates(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Kernels of plain torch; the activations whose gradients they were asked for."""
     asked: list[str] = []
 
@@ -65,7 +66,8 @@ def gates(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for module in (accumulate_module, gate_module):
         monkeypatch.setattr(module, "has_kernel", lambda dtype, device: True)
     gate_module._works.cache_clear()
-    return asked
+    yield asked
+    gate_module._works.cache_clear()
 
 
 def close(found: Profile, expected: Profile) -> None:
@@ -126,12 +128,9 @@ def test_where_the_gates_kernel_fails_it_is_said_once_and_sums_are_made_without(
         raise RuntimeError("no such instruction")
 
     monkeypatch.setattr(sys.modules["scarprune.profile.token_kernel"], "launch_gate", broken)
-    model = tiny_model("llama", num_hidden_layers=4)
-    expected = profile_model(tiny_model("llama"), BLOCKS, compiled=False, **OPTIONS)
-    profile_model(model, BLOCKS, compiled=False, **OPTIONS)
-    close(expected, plain)
+    close(profile_model(tiny_model("llama"), BLOCKS, compiled=False, **OPTIONS), plain)
+    profile_model(tiny_model("llama", num_hidden_layers=4), BLOCKS, compiled=False, **OPTIONS)
     assert capsys.readouterr().err.count("so they take longer: no such instruction") == 1
-    gate_module._works.cache_clear()
 
 
 def test_of_a_gated_site_gate_and_up_alone_are_kept_and_counted(
