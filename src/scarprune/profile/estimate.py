@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from scarprune.errors import MemoryBudgetError
 from scarprune.models.cost import cost_of
 from scarprune.models.head import Head
 from scarprune.models.site import Site
@@ -19,7 +20,7 @@ from scarprune.profile.loss import chunk_tokens
 from scarprune.profile.site_sums import has_kernel
 from scarprune.profile.statistics.statistic import statistics
 from scarprune.profile.watch import summing
-from scarprune.runtime.memory import used_bytes
+from scarprune.runtime.memory import is_out_of_memory, release_cached, used_bytes
 
 _PROBE_TOKENS = (32, 64)
 TOKENS_AT_ONCE = {"cpu": 2048, "mps": 4096}
@@ -201,8 +202,29 @@ def expected_seconds(model: nn.Module, tokens: float) -> float:
 
 
 def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """Operations per second of a matrix product: on a CPU of the size that a small model's layers have."""
-    m, k, n = (1024, 512, 1024) if device.type == "cpu" else (8192, 8192, 8192)
+    """Operations per second of a matrix product: on a CPU of the size that a small model's layers have.
+
+    On a GPU of the largest size up to 8192 cubed that there is memory for.
+
+    Raises:
+        MemoryBudgetError: not even small matrices fit.
+    """
+    if device.type == "cpu":
+        return _timed_product(1024, 512, 1024, dtype, device)
+    for size in (8192, 4096, 2048, 1024):
+        try:
+            return _timed_product(size, size, size, dtype, device)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        release_cached(device)
+    raise MemoryBudgetError(
+        f"{device} has no memory free beside the model, not even for matrices of 1024 x 1024.",
+        hint="Use more --memory, or a smaller --dtype.",
+    )
+
+
+def _timed_product(m: int, k: int, n: int, dtype: torch.dtype, device: torch.device) -> float:
     a, b = torch.ones(m, k, dtype=dtype, device=device), torch.ones(k, n, dtype=dtype, device=device)
     best = float("inf")
     for _ in range(4):

@@ -1,5 +1,6 @@
 """The gradient of the summed loss at the last hidden states, without ever holding all logits."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,9 +83,9 @@ class Rows:
     """A chunk of the head's output: its cross-entropy, and the gradient there."""
 
     def __init__(self, compiled: bool = False) -> None:
-        self.whole = torch.compile(loss_rows) if compiled else loss_rows
-        self._loss = torch.compile(part_of_loss) if compiled else part_of_loss
-        self._gradient = torch.compile(part_of_gradient) if compiled else part_of_gradient
+        # A vocabulary of any size takes a compiler's kernel of the gradient six times as long as one of this.
+        code = functools.partial(torch.compile, dynamic=False) if compiled else lambda function: function
+        self.whole, self._loss, self._gradient = map(code, (loss_rows, part_of_loss, part_of_gradient))
 
     @torch.no_grad()
     def part(
@@ -108,7 +109,6 @@ class Rows:
         return nats, self._gradient(output, here, whole, scale * counts, factor, softcap)
 
 
-@torch.no_grad()
 def loss_rows(
     output: torch.Tensor, targets: torch.Tensor, scale: float, factor: float, softcap: float | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,7 +117,7 @@ def loss_rows(
     One read and one write per element where a compiler fuses it.
 
     Args:
-        output: [n, V], of the linear head.
+        output: [n, V], of the linear head, detached.
         targets: [n]; rows of ``NO_TARGET`` do not count.
         scale: of the loss.
         factor: of the head's output, which makes logits; then c of c * tanh(logits / c), or None.
@@ -138,14 +138,13 @@ def loss_rows(
     return nats, gradient.to(output.dtype)
 
 
-@torch.no_grad()
 def part_of_loss(
     output: torch.Tensor, here: torch.Tensor, factor: float, softcap: float | None
 ) -> torch.Tensor:
     """Of a part of the vocabulary: log-sum-exp of each row's logits, and its target's logit or 0: [2, n].
 
     Args:
-        output: [n, V'], of the linear head.
+        output: [n, V'], of the linear head, detached.
         here: [n], the target's place in the part; none where there is no such place.
     """
     logits = output.float() if factor == 1.0 else output.float() * factor
@@ -156,7 +155,6 @@ def part_of_loss(
     return torch.stack([logits.logsumexp(-1), torch.where(inside, found, 0.0)])
 
 
-@torch.no_grad()
 def part_of_gradient(
     output: torch.Tensor,
     here: torch.Tensor,

@@ -25,7 +25,8 @@ def _later(sums, index, slots, row, at, inside):  # type: ignore[no-untyped-def]
     return found
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+# One program for any batch: each is compiled at its first use on a machine.
+@triton.jit(do_not_specialize=["slots", "blocks"])  # type: ignore[untyped-decorator]
 def _kernel(  # type: ignore[no-untyped-def]
     sums,
     membership,

@@ -45,7 +45,8 @@ def _product_kernel(gate, up, u, size, ACTIVATION: tl.constexpr, ELEMENTS: tl.co
     tl.store(u + at, a.to(g.dtype).to(tl.float32) * v, mask=inside)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+# One program for any number of tokens: each is compiled at its first use on a machine.
+@triton.jit(do_not_specialize=["tokens"])  # type: ignore[untyped-decorator]
 def _kernel(  # type: ignore[no-untyped-def]
     u,
     s,

@@ -173,23 +173,27 @@ def summing(model: nn.Module, sites: Sequence[Site], observer: Summing) -> Itera
 
     def pre_down(index: int, place: Place) -> Hook:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            if not torch.is_grad_enabled():
-                return args
             u, *rest = args
             gate, up, place.gate, place.up = place.gate, place.up, None, None
             if place.sink is None:
                 observer.see_first(index, Seen(u, gate, up))
-            if place.activation and u.requires_grad:
-                reduce = observer.reduce_gated
-                return (_apply_gate(gate, up, place.sink, reduce, place.activation, *place.given), *rest)
-            return (_apply(u, place.sink, observer.reduce, *place.given), *rest)
+            if place.activation:
+                assert gate is not None
+                assert up is not None
+                if u.requires_grad:
+                    reduce = observer.reduce_gated
+                    return (_apply_gate(gate, up, place.sink, reduce, place.activation, *place.given), *rest)
+                # Once forward and once for the way back, a layer gives the same to the last bit.
+                u = product(gate, up, place.activation)
+            if torch.is_grad_enabled():
+                u = _apply(u, place.sink, observer.reduce, *place.given)
+            return (u, *rest)
 
         return hook
 
     def post_reader(place: Place, role: str) -> Hook:
         def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
-            if torch.is_grad_enabled():
-                setattr(place, role, output)
+            setattr(place, role, output)
 
         return hook
 

@@ -14,12 +14,16 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from scarprune.errors import MemoryBudgetError
 from scarprune.models.compiled import compiled_layers
 from scarprune.models.head import find_head
 from scarprune.profile import compiling as compiling_module
+from scarprune.profile import estimate as estimate_module
 from scarprune.profile import passes as passes_module
 from scarprune.profile.accumulate import SumsPass
 from scarprune.profile.compiling import even_batch, resolve
+from scarprune.profile.estimate import matmul_rate
+from scarprune.profile.loss import Rows, loss_rows
 from scarprune.profile.run import profile_model
 from scarprune.profile.sums import Profile
 from scarprune.text.blocks import Blocks
@@ -179,9 +183,48 @@ def test_a_batch_that_leaves_no_odd_one(batch: int, blocks_: int, even: int) -> 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
 def test_generated_code_gives_the_same_loss_rows() -> None:
-    from scarprune.profile.loss import loss_rows
-
     output, targets = torch.randn(9, 50), torch.tensor([3, 0, 49, -1, 7, 7, -1, 12, 30])
     plain = loss_rows(output, targets, 2.0, 0.5, 3.0)
     for a, b in zip(real_compile(loss_rows)(output, targets, 2.0, 0.5, 3.0), plain, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_each_size_of_vocabulary_is_a_program_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels for any size are several times slower, and one after another is what two models are."""
+    sizes: list[list[Any]] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        sizes.append([value for value in inputs if isinstance(value, torch.SymInt)])
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(real_compile, backend=backend))
+    torch._dynamo.reset()
+    for vocabulary in (50, 60, 70):
+        rows = Rows(compiled=True)
+        output, here = torch.randn(9, vocabulary), torch.arange(9)
+        arguments = output, here, 2.0, 1.0, None
+        for found, expected in zip(rows.whole(*arguments), loss_rows(*arguments), strict=True):
+            torch.testing.assert_close(found, expected)
+        rows._loss(output, here, 1.0, None)
+        rows._gradient(output, here, output.logsumexp(-1), torch.ones(9), 1.0, None)
+    torch._dynamo.reset()
+    assert sizes == [[]] * 9
+
+
+def test_the_rate_of_products_is_measured_with_what_memory_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def timed(m: int, k: int, n: int, dtype: torch.dtype, device: torch.device) -> float:
+        tried.append(m)
+        if 3 * m * n * 4 > room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return 5.0
+
+    monkeypatch.setattr(estimate_module, "_timed_product", timed)
+    monkeypatch.setattr(estimate_module, "release_cached", lambda device: None)
+    room = 300 << 20
+    assert matmul_rate(torch.float32, torch.device("cuda")) == 5.0
+    assert tried == [8192, 4096]
+    room = 1 << 20
+    with pytest.raises(MemoryBudgetError, match=r"cuda has no memory free beside the model"):
+        matmul_rate(torch.float32, torch.device("cuda"))

@@ -107,6 +107,24 @@ def test_layers_made_again_give_it_too(
     assert len(gates) >= 9
 
 
+def test_streamed_layers_give_the_kernels_product_forward_as_well(
+    gates: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a kernel rounds otherwise than the model does is the same in every pass through a layer."""
+
+    def rounded_otherwise(gate: torch.Tensor, up: torch.Tensor, activation: str) -> torch.Tensor:
+        return ACTIVATIONS[activation](gate) * up * (1 + 2e-6)
+
+    monkeypatch.setattr(sys.modules["scarprune.profile.token_kernel"], "product", rounded_otherwise)
+    whole = profile_model(tiny_model("llama"), BLOCKS, compiled=False, **OPTIONS)
+    model = stream(tiny_model("llama"), torch.device("cpu"))
+    found = profile_model(model, BLOCKS, compiled=False, **OPTIONS)
+    assert gates
+    for key, array in whole.tensors.items():
+        largest = np.abs(array).max()
+        np.testing.assert_allclose(found.tensors[key], array, rtol=2e-7, atol=2e-7 * largest, err_msg=key)
+
+
 def test_compiled_layers_give_it_too(
     plain: Profile, gates: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
