@@ -160,7 +160,9 @@ def _saved_bytes(
     alive: weakref.WeakSet[_Kept] = weakref.WeakSet()
 
     def pack(tensor: torch.Tensor) -> _Kept:
-        kept = _Kept(tensor)
+        # Detached: what keeps its own output would else keep itself, out of the garbage collector's sight, and
+        # with it the weights.
+        kept = _Kept(tensor.detach())
         alive.add(kept)
         return kept
 
