@@ -10,6 +10,7 @@ from torch import nn
 from scarprune.models.find import find_sites
 from scarprune.models.fingerprint import fingerprint_model
 from scarprune.plan.plan import Plan
+from scarprune.runtime.device import to_device
 
 
 @contextlib.contextmanager
@@ -27,9 +28,11 @@ def masked(model: nn.Module, plan: Plan) -> Iterator[None]:
     keep = plan.keep
     with contextlib.ExitStack() as stack:
         for site in sites:
-            mask = torch.zeros(site.width, dtype=torch.bool)
-            mask[torch.from_numpy(keep[site.name])] = True
+            mask = torch.zeros(site.width)
+            mask[torch.from_numpy(keep[site.name])] = 1.0
             module = model.get_submodule(site.name)
+            if not module.weight.is_meta:  # so that no layer waits for its mask
+                mask = to_device(mask.to(module.weight.dtype), module.weight.device)
             stack.callback(module.register_forward_pre_hook(_multiply_by(mask)).remove)
         yield
 

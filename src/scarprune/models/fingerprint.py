@@ -81,13 +81,24 @@ def _matrices(model: "nn.Module") -> Iterable[tuple[str, "torch.Tensor"]]:
 
 def _of_memory(model: "nn.Module") -> str | None:
     """None where weights are offloaded, so that there is nothing to sample."""
-    samples: list[Samples] = []
+    import torch
+
+    places: dict[tuple[int, torch.device], torch.Tensor] = {}
+    abouts: dict[torch.device, list[tuple[str, tuple[int, ...]]]] = {}
+    values: dict[torch.device, list[torch.Tensor]] = {}
     for name, tensor in _matrices(model):
         if tensor.is_meta:
             return None
         whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # parts hold slices of it
-        values = whole.detach().reshape(-1)[positions(whole.numel()).tolist()].float().cpu().numpy()
-        samples.append((canonical(name), tuple(tensor.shape), values))
+        device, key = whole.device, (whole.numel(), whole.device)
+        if key not in places:
+            places[key] = torch.from_numpy(positions(whole.numel())).to(device)
+        abouts.setdefault(device, []).append((canonical(name), tuple(tensor.shape)))
+        values.setdefault(device, []).append(whole.detach().reshape(-1)[places[key]].float())
+    samples: list[Samples] = []
+    for device, found in values.items():  # a GPU is waited for once, not for every tensor
+        rows = torch.stack(found).cpu().numpy()
+        samples += [(*about, row) for about, row in zip(abouts[device], rows, strict=True)]
     return _digest(samples)
 
 

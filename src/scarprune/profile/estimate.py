@@ -160,8 +160,8 @@ def _saved_bytes(
     alive: weakref.WeakSet[_Kept] = weakref.WeakSet()
 
     def pack(tensor: torch.Tensor) -> _Kept:
-        # Detached: what keeps its own output would else keep itself, out of the garbage collector's sight, and
-        # with it the weights.
+        # Detached: what saves its own output would else hold itself for good, out of the garbage collector's
+        # sight, and with it the weights.
         kept = _Kept(tensor.detach())
         alive.add(kept)
         return kept
