@@ -31,8 +31,9 @@ def masked(model: nn.Module, plan: Plan) -> Iterator[None]:
             mask = torch.zeros(site.width)
             mask[torch.from_numpy(keep[site.name])] = 1.0
             module = model.get_submodule(site.name)
-            if not module.weight.is_meta:  # so that no layer waits for its mask
-                mask = to_device(mask.to(module.weight.dtype), module.weight.device)
+            weight = getattr(module, "weight", None)
+            if isinstance(weight, torch.Tensor) and not weight.is_meta:  # then no layer waits for its mask
+                mask = to_device(mask.to(weight.dtype), weight.device)
             stack.callback(module.register_forward_pre_hook(_multiply_by(mask)).remove)
         yield
 
