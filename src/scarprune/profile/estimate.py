@@ -1,5 +1,6 @@
 """How much memory and time a profile will take, said before it starts."""
 
+import functools
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -37,6 +38,8 @@ _COMPILED_SAVES = 0.88
 # Llama-3.1-8B's shape on an H100 (benchmarks/records/profile_gpu_8b.json; an H200 reaches 0.65); small models
 # keep a GPU less busy.
 EFFICIENCY = {"cpu": 0.6, "cuda": 0.5}
+# Of products that are timed: a processor that did little before takes four times as long at first.
+_FEWEST_PRODUCTS, _SECONDS_TO_WARM = 4, {"cpu": 0.3}
 
 
 @dataclass(frozen=True)
@@ -226,11 +229,13 @@ def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
     )
 
 
+@functools.cache
 def _timed_product(m: int, k: int, n: int, dtype: torch.dtype, device: torch.device) -> float:
     a, b = torch.ones(m, k, dtype=dtype, device=device), torch.ones(k, n, dtype=dtype, device=device)
-    best = float("inf")
-    for _ in range(4):
+    times: list[float] = []
+    warming = _SECONDS_TO_WARM.get(device.type, 0.0)
+    while len(times) < _FEWEST_PRODUCTS or sum(times) < warming:
         began = time.perf_counter()
         (a @ b)[0, 0].item()  # waits for the device
-        best = min(best, time.perf_counter() - began)
-    return 2.0 * m * k * n / best
+        times.append(time.perf_counter() - began)
+    return 2.0 * m * k * n / min(times)

@@ -228,3 +228,13 @@ def test_the_rate_of_products_is_measured_with_what_memory_there_is(monkeypatch:
     room = 1 << 20
     with pytest.raises(MemoryBudgetError, match=r"cuda has no memory free beside the model"):
         matmul_rate(torch.float32, torch.device("cuda"))
+
+
+def test_a_processor_is_timed_when_it_is_awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the first four products takes four times as long as those after them."""
+    moments = iter(np.cumsum([0.0, *np.tile([0.04, 0.0], 4), *np.tile([0.01, 0.0], 100)]).tolist())
+    monkeypatch.setattr(estimate_module, "time", SimpleNamespace(perf_counter=lambda: next(moments)))
+    estimate_module._timed_product.cache_clear()
+    rate = matmul_rate(torch.float32, torch.device("cpu"))
+    estimate_module._timed_product.cache_clear()
+    assert rate == pytest.approx(2 * 1024 * 512 * 1024 / 0.01)
