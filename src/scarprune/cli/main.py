@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import click
@@ -109,6 +110,8 @@ def _several() -> bool:
 
 def main() -> None:
     """The console script."""
+    # torch says so where a thread of its own meets a GPU for the first time; nothing is wrong.
+    warnings.filterwarnings("ignore", "Attempting to run cuBLAS, but there was no current CUDA context")
     if not _several():
         sys.exit(run())
     from scarprune.runtime.ending import leave

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -126,3 +127,18 @@ def test_starting_imports_nothing_slow(arguments: list[str]) -> None:
     imported = {line.rsplit("|", 1)[-1].strip().partition(".")[0] for line in listing.splitlines()}
     assert "scarprune" in imported
     assert not imported & {"torch", "transformers", "numpy", "scipy", "rich"}
+
+
+def test_what_torch_says_of_its_own_threads_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> int:
+        for words in (
+            "Attempting to run cuBLAS, but there was no current CUDA context! Attempting to set it.",
+            "Something is wrong.",
+        ):
+            warnings.warn(words, stacklevel=1)
+        return 0
+
+    monkeypatch.setattr(main, "run", run)
+    with warnings.catch_warnings(record=True, action="always") as seen, pytest.raises(SystemExit):
+        main.main()
+    assert [str(warning.message) for warning in seen] == ["Something is wrong."]
