@@ -83,7 +83,7 @@ class Rows:
     """A chunk of the head's output: its cross-entropy, and the gradient there."""
 
     def __init__(self, compiled: bool = False) -> None:
-        # A vocabulary of any size takes a compiler's kernel of the gradient six times as long as one of this.
+        # For each size of vocabulary by itself: a kernel for any size takes six times as long.
         code = functools.partial(torch.compile, dynamic=False) if compiled else lambda function: function
         self.whole, self._loss, self._gradient = map(code, (loss_rows, part_of_loss, part_of_gradient))
 
