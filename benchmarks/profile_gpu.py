@@ -31,6 +31,7 @@ from scarprune.profile.loss import loss_gradient
 from scarprune.profile.passes import begin, prepared
 from scarprune.profile.state import Keeper, State
 from scarprune.profile.statistics.statistic import statistics as declared
+from scarprune.profile.watch import blank
 from scarprune.runtime.progress import set_quiet
 from scarprune.text.blocks import Blocks
 
@@ -87,7 +88,7 @@ def operations_per_token(model: Any, length: int) -> float:
 
 
 class Begins(torch.autograd.Function):
-    """The identity where the graph of a bare pass begins."""
+    """The identity where the graph of a bare pass begins; what comes back there is computed all the same."""
 
     @staticmethod
     def forward(ctx: Any, u: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
@@ -95,7 +96,7 @@ class Begins(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, s: torch.Tensor) -> tuple[None, torch.Tensor]:
-        return None, s.new_zeros(())
+        return None, s
 
 
 class Bare:
@@ -103,20 +104,26 @@ class Bare:
 
     def __init__(self, model: Any, batch: int, length: int, compiled: bool) -> None:
         self.model, self.head, self.tokens = model, find_head(model), batch * length
+        self.first = sp.find_sites(model)[0]
+        self.leaf = blank((batch, length, self.first.width), torch.bfloat16, torch.device("cuda"))
+        self.leaf.requires_grad_().register_post_accumulate_grad_hook(self.forget)
         self.ids = torch.from_numpy(text(batch, length).ids).cuda()
         self.vocabulary = vocabulary_size(model)
         self.compiling = Compiling(compiled, np.full(batch, length))
 
     @contextlib.contextmanager
     def ready(self):
-        leaf = torch.zeros((), dtype=torch.bfloat16, device="cuda", requires_grad=True)
-        first = self.model.get_submodule(sp.find_sites(self.model)[0].name)
-        handle = first.register_forward_pre_hook(lambda module, args: (Begins.apply(args[0], leaf),))
+        first = self.model.get_submodule(self.first.name)
+        handle = first.register_forward_pre_hook(lambda module, args: (Begins.apply(args[0], self.leaf),))
         try:
             with self.compiling.layers(self.model):
                 yield
         finally:
             handle.remove()
+
+    @staticmethod
+    def forget(leaf: torch.Tensor) -> None:
+        leaf.grad = None
 
     def step(self) -> None:
         hidden = self.head.hidden(self.ids)

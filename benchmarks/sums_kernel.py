@@ -5,8 +5,8 @@
 u and s of one site of Llama-3.1-8B, random bfloat16, at 16 x 512 and 4 x 2048 tokens. "read" is what u and s
 take from memory at the rate at which the device adds up a tensor of their size; the sums over tokens alone
 ("tokens"), and all that pass 1 keeps of a site ("site"). "gate" is the backward pass of a gate: its gradients
-alone as a compiler makes them, and by the kernel with the sums beside them. --tune times other shapes of the
-kernels' programs.
+alone as a compiler makes them, and by the kernel with the sums beside them. "input" is the sum of squares of
+what the network reads, 4,096 channels. --tune times other shapes of the kernels' programs.
 """
 
 import argparse
@@ -18,17 +18,29 @@ from typing import Any
 import torch
 
 from record import RECORDS, write_record
-from scarprune.profile import token_kernel, token_sums
+from scarprune.profile import input_kernel, input_sums, token_kernel, token_sums
 from scarprune.profile.site_sums import gated_sums, kernel_rows, site_sums
 from scarprune.profile.statistics.statistic import statistics as declared
 
 SHAPES = ((16, 512), (4, 2048))
-CHANNELS = 14336
+CHANNELS, HIDDEN = 14336, 4096
 TUNED = [(columns, rows, warps) for warps, columns in ((1, 256), (1, 512), (4, 512)) for rows in (1, 2, 4, 8)]
 TUNED_GATE = [
     (columns, rows, warps)
     for warps, columns in ((1, 64), (1, 128), (1, 256), (2, 128), (2, 256), (4, 256), (4, 512))
     for rows in (1, 2, 4)
+]
+TUNED_INPUT = [
+    (columns, rows, warps, chunk)
+    for columns, rows, warps in (
+        (128, 8, 2),
+        (256, 4, 2),
+        (256, 8, 4),
+        (256, 16, 4),
+        (512, 4, 4),
+        (512, 8, 8),
+    )
+    for chunk in (64, 128, 256)
 ]
 
 
@@ -85,18 +97,31 @@ def rows(u: torch.Tensor, s: torch.Tensor) -> list[dict[str, Any]]:
             (u, up, s, groups),
         ),
     }
-    size = u.nbytes + s.nbytes
     both = torch.stack([u, s])
+    size = both.nbytes
     table = [{"row": "read", "ms": milliseconds(lambda x: x.view(torch.int32).amax(), both), "error": None}]
     del both
+    x = u[..., :HIDDEN].contiguous()
+    ways |= {
+        "input, kernel": (functools.partial(input_sums.input_sums, kernel_on="cuda"), (x,)),
+        "input, compiled": (torch.compile(input_sums.input_sums, dynamic=False), (x,)),
+        "input, plain": (input_sums.input_sums, (x,)),
+    }
     for name, (function, args) in ways.items():
         error = None
+        if name.startswith("input"):
+            squares = x.double().square().sum((0, 1))
+            error = float((function(x) / squares - 1).abs().max())
         if name.startswith("site") and "follows" not in name:
             found = function(*args)
             error = float(((found - exact).abs().amax(1) / exact.abs().amax(1).clamp_min(1e-300)).max())
         table.append({"row": name, "ms": milliseconds(function, *args), "error": error})
     return [
-        {"shape": f"{blocks} x {u.shape[1]}", **row, "bytes_per_second": size / row["ms"] * 1e3}
+        {
+            "shape": f"{blocks} x {u.shape[1]}",
+            **row,
+            "bytes_per_second": (x.nbytes if row["row"].startswith("input") else size) / row["ms"] * 1e3,
+        }
         for row in table
     ]
 
@@ -123,6 +148,17 @@ def tune_gate(u: torch.Tensor, s: torch.Tensor) -> None:
         print(f"gate: {columns:5} channels {count} tokens {warps} warps: {took:.3f} ms", flush=True)
 
 
+def tune_input(x: torch.Tensor) -> None:
+    """The kernel for a network's input with other programs."""
+    for columns, count, warps, chunk in TUNED_INPUT:
+        input_kernel.SHAPE, input_sums._CHUNK = (columns, count, warps), chunk
+        took = milliseconds(functools.partial(input_sums.input_sums, kernel_on="cuda"), x)
+        print(
+            f"input: {columns:5} channels {count:2} tokens {warps} warps, chunks of {chunk:4}: {took:.4f} ms",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -138,6 +174,7 @@ def main() -> None:
         u = torch.randn(blocks, tokens, CHANNELS, device="cuda", dtype=torch.bfloat16)
         s = 1e-4 * torch.randn_like(u)
         if arguments.tune:
+            tune_input(u[..., :HIDDEN].contiguous())
             tune_gate(u, s)
             tune(u, s)
             continue

@@ -10,6 +10,7 @@ from scarprune.profile import accumulate as accumulate_module
 from scarprune.profile import gate as gate_module
 from scarprune.profile import token_sums
 from scarprune.profile.gate import ACTIVATIONS, activation_of, product
+from scarprune.profile.input_sums import input_sums
 from scarprune.profile.run import profile_model
 from scarprune.profile.site_sums import has_kernel, kernel_rows
 from scarprune.profile.sums import Profile
@@ -37,6 +38,16 @@ def test_the_kernel_gives_the_sums_of_float64(shape: tuple[int, int, int], dtype
     torch.manual_seed(0)
     u, s = (torch.randn(shape, device="cuda").to(dtype) for _ in range(2))
     assert error(token_sums.fused(u, 1e-2 * s), u, 1e-2 * s) < 2e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("shape", [(1, 5), (127, 300), (128, 256), (129, 4096), (8192, 520)])
+def test_the_squares_of_an_input_are_those_of_float64(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(shape, device="cuda").to(dtype)
+    for laid in (x, x.mT.contiguous().mT, torch.cat([x, x], 1)[:, shape[1] :]):
+        found = input_sums(laid, "cuda").double()
+        torch.testing.assert_close(found, x.double().square().sum(0), rtol=1e-6, atol=0.0)
 
 
 def test_layouts_that_models_give() -> None:

@@ -4,6 +4,7 @@ import torch
 
 from scarprune.profile import token_sums
 from scarprune.profile.gate import ACTIVATIONS, product
+from scarprune.profile.input_sums import input_sums
 from scarprune.profile.site_sums import kernel_rows
 from support.exact_sums import error, exact_rows
 
@@ -33,6 +34,8 @@ def main() -> None:
         check_gate(*(torch.randn(2, 37 + number, 20) for _ in range(3)), activation)
     for shape in ((1, 3, 5), (17, 40, 33)):
         check_rows(torch.randn(shape), torch.randn(shape))
+    for number, x in enumerate((torch.randn(300, 40), torch.randn(129, 600)[:, ::2], torch.randn(1, 3))):
+        check_input(x.to(DTYPES[number]))
 
 
 def check(u: torch.Tensor, s: torch.Tensor) -> None:
@@ -59,6 +62,12 @@ def check_rows(u: torch.Tensor, s: torch.Tensor) -> None:
     sums = token_sums.fused(u, s)
     torch.testing.assert_close(kernel_rows(sums, groups), exact_rows(sums, groups), rtol=1e-12, atol=1e-12)
     print("rows", tuple(u.shape))
+
+
+def check_input(x: torch.Tensor) -> None:
+    expected = x.double().square().sum(0)
+    torch.testing.assert_close(input_sums(x, "cpu").double(), expected, rtol=1e-6, atol=0.0)
+    print("input", tuple(x.shape))
 
 
 if __name__ == "__main__":

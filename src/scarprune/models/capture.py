@@ -1,4 +1,4 @@
-"""Making a forward pass of transformers fit to be captured as a CUDA graph."""
+"""Forward passes of transformers that ask the GPU nothing: a host need not wait, and they can be captured."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,12 +9,13 @@ from transformers import masking_utils
 
 @contextlib.contextmanager
 def plain_causal_masks() -> Iterator[None]:
-    """Let transformers' causal masks be what they are outside of a capture.
+    """Let transformers' causal masks be plain, without a look whether a block packs several sequences.
 
-    While a CUDA graph is captured, transformers may not look whether a block packs several sequences and
-    builds masks in full, which rules out the fast attention kernels. Our blocks are one sequence each,
-    without padding. Where a model makes a padding mask by itself (OPT, up to transformers 5.17) it may still
-    not be asked whether it pads. Where these names are gone, captures work on with full masks.
+    Our blocks are one sequence each, without padding. The look makes the host wait for all that the GPU has
+    still to do, and then the GPU for the host, once a pass. While a CUDA graph is captured transformers may
+    not look, and builds masks in full, which rules out the fast attention kernels. Where a model makes a
+    padding mask by itself (OPT, up to transformers 5.17) it may still not be asked whether it pads. Where
+    these names are gone, captures work on with full masks.
     """
     is_tracing: Any = getattr(masking_utils, "is_tracing", None)
     replaced: dict[str, Any] = {

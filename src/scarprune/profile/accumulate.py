@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from scarprune.models.site import Site
+from scarprune.profile.input_sums import input_sums
 from scarprune.profile.site_sums import LABELLED_ROWS, gated_sums, has_kernel, shared_rows, site_sums
 from scarprune.profile.statistics.statistic import Statistic
 from scarprune.profile.sums import GROUPS
-from scarprune.profile.token_sums import wide
 from scarprune.profile.totals import Kept, add_channels, all_channels
 from scarprune.profile.watch import Seen, blank
 from scarprune.runtime.device import to_device, to_numpy
@@ -19,11 +19,6 @@ from scarprune.runtime.ranks import ALONE, Ranks
 _SIZES = ("sum_q2", "sum_u2")  # nothing in them cancels
 # How a sum grows with the loss: u and s enter to these powers of s.
 _POWERS = {"sum_s": 1, "sum_q": 1, "sum_abs_q": 1, "sum_q4": 4, "block_q2_squared": 4, "groups_G": 1}
-
-
-def input_sums(x: torch.Tensor) -> torch.Tensor:
-    """Sum of squares over tokens of a network's input [..., d]: float32 [d]."""
-    return wide(x).square().flatten(0, -2).sum(0)
 
 
 def _exact(device: torch.device) -> torch.dtype:
@@ -65,6 +60,7 @@ class SumsPass(Kept):
         device = seen.u.device
         if has_kernel(seen.u.dtype, device):
             self.reduce = functools.partial(site_sums, statistics=self._statistics, kernel_on=device.type)
+            self.reduce_input = functools.partial(input_sums, kernel_on=device.type)
         super().see_first(index, seen)
 
     def begin(self, groups: np.ndarray, tokens: int) -> None:

@@ -15,6 +15,7 @@ from scarprune.errors import (
     ScarpruneError,
     TextError,
 )
+from scarprune.models.capture import plain_causal_masks
 from scarprune.models.context import vocabulary_size
 from scarprune.models.forward import device_of, input_device
 from scarprune.models.head import Head
@@ -291,7 +292,7 @@ class Run:
 
 @contextlib.contextmanager
 def prepared(model: nn.Module) -> Iterator[None]:
-    """Weights frozen, evaluation mode, no TF32, while the block runs; then as before."""
+    """Weights frozen, evaluation mode, no TF32, plain causal masks, while the block runs; then as before."""
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     training, precision = model.training, torch.get_float32_matmul_precision()
     for parameter in wanted:
@@ -299,7 +300,8 @@ def prepared(model: nn.Module) -> Iterator[None]:
     model.eval()
     torch.set_float32_matmul_precision("highest")
     try:
-        yield
+        with plain_causal_masks():
+            yield
     finally:
         torch.set_float32_matmul_precision(precision)
         model.train(training)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from scarprune.profile.input_sums import squares
 from scarprune.profile.operation import operation
 from scarprune.profile.statistics.statistic import Statistic
 from scarprune.profile.sums import (
@@ -138,6 +139,7 @@ def has_kernel(dtype: torch.dtype, device: torch.device) -> bool:
 
     def sums(few: torch.Tensor) -> None:
         kernel_rows(fused(few, few), few.new_zeros((GROUPS, 1), dtype=torch.float64))
+        squares(few[0])
 
     return works(sums, dtype, device)
 

@@ -197,11 +197,12 @@ def summing(model: nn.Module, sites: Sequence[Site], observer: Summing) -> Itera
 
         return hook
 
-    def pre_reader(place: Place, reduce_input: Callable[[torch.Tensor], torch.Tensor]) -> Hook:
+    def pre_reader(place: Place) -> Hook:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             if not torch.is_grad_enabled():
                 return
-            sums = reduce_input(args[0].detach())
+            assert observer.reduce_input is not None
+            sums = observer.reduce_input(args[0].detach())
             if place.inputs is None:
                 place.inputs = torch.empty_like(sums)
             place.inputs.copy_(sums)
@@ -211,7 +212,7 @@ def summing(model: nn.Module, sites: Sequence[Site], observer: Summing) -> Itera
     hooks = [(site.down.module, pre_down(i, observer.places[i])) for i, site in enumerate(sites)]
     if observer.reduce_input is not None:
         for site, place in zip(sites, observer.places, strict=True):
-            hooks.append((site.readers[0].module, pre_reader(place, observer.reduce_input)))
+            hooks.append((site.readers[0].module, pre_reader(place)))
     after = []
     if observer.reduce_gated is not None:
         for site, place in zip(sites, observer.places, strict=True):

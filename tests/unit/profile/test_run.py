@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from transformers import masking_utils
 
 from scarprune.errors import ArgumentError, ArtifactError, TextError
 from scarprune.models.find import find_sites
@@ -52,6 +53,18 @@ def test_sums_equal_plain_autograd_in_float64(family, ids):
             close(profile.get(site.name, name), value, 2e-5)
     assert profile.header["counts"] == {"targets": [9, 27, 53], "positions": [9, 27, 62], "blocks": 9}
     assert profile.group_targets.tolist() == [22, 11, 11, 6, 6, 11, 11, 11]
+
+
+def test_no_batch_asks_the_device_what_its_masks_are(ids, monkeypatch):
+    """transformers would wait for a GPU in every forward pass, to see that no block is several sequences."""
+    asked = []
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda positions: asked.append(1))
+    model = tiny_model("llama")
+    model(torch.from_numpy(ids[:2]), use_cache=False)
+    assert asked  # where transformers asks elsewhere, this shows nothing
+    asked.clear()
+    profile_model(model, blocks_of(ids), batch=3, extras=("gradient", "entropy"))
+    assert not asked
 
 
 def test_sums_of_a_float64_model_differ_by_the_float32_of_its_logits_alone(ids):

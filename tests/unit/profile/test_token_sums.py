@@ -14,13 +14,14 @@ import torch
 from torch._dynamo.utils import counters
 
 from scarprune.profile import accumulate as accumulate_module
-from scarprune.profile import site_sums, token_sums
+from scarprune.profile import input_sums, site_sums, token_sums
 from scarprune.profile.run import profile_model
 from scarprune.text.blocks import Blocks
 from support.exact_sums import error, exact_parts, exact_rows
 from support.tiny_models import tiny_model
 
 KERNEL, KERNEL_OF_ROWS = "scarprune.profile.token_kernel", "scarprune.profile.row_kernel"
+KERNEL_OF_INPUT = "scarprune.profile.input_kernel"
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 5), (1, 2, 5), (3, 4, 9), (2, 5, 3), (2, 600, 64)])
@@ -46,7 +47,7 @@ def test_the_kernels_give_what_float64_and_autograd_give() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(paths)}
     ran = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    assert len(ran.stdout.splitlines()) == 15
+    assert len(ran.stdout.splitlines()) == 18
 
 
 @pytest.fixture
@@ -62,7 +63,13 @@ def kernel_of_numpy(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         rows.copy_(exact_rows(sums, membership))
 
     monkeypatch.setitem(sys.modules, KERNEL, SimpleNamespace(launch=launch))
+
+    def launch_input(x: torch.Tensor, sums: torch.Tensor, chunk: int) -> None:
+        for total, part in zip(sums, x.double().split(chunk), strict=True):
+            total.copy_(part.square().sum(0))
+
     monkeypatch.setitem(sys.modules, KERNEL_OF_ROWS, SimpleNamespace(launch=launch_rows))
+    monkeypatch.setitem(sys.modules, KERNEL_OF_INPUT, SimpleNamespace(launch=launch_input))
     monkeypatch.setattr(accumulate_module, "has_kernel", lambda dtype, device: True)
     return calls
 
@@ -73,6 +80,7 @@ def test_what_follows_the_kernel_makes_of_its_chunks_what_the_plain_way_makes(
     ids = np.random.default_rng(0).integers(3, 90, size=(4, 12))
     blocks = Blocks(ids=ids, lengths=np.full(4, 12), bytes=None, protocol="tokens", source="test")
     monkeypatch.setattr(token_sums, "_CHUNK", 3)  # three chunks of the third band
+    monkeypatch.setattr(input_sums, "_CHUNK", 5)  # and five of the 24 tokens of an input
     found = profile_model(tiny_model("llama"), blocks, batch=2, labels="both", compiled=False)
     assert kernel_of_numpy == [12] * 8  # two batches, two kinds of labels, two sites
     monkeypatch.undo()
