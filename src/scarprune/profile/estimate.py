@@ -52,7 +52,8 @@ class Memory:
         linear: held for the backward pass per token of a batch.
         square: per block and squared token: attention that keeps its weights.
         transient: of the widest site's backward, per token.
-        logits: of one chunk and its gradient.
+        logits: of a token in a chunk of the loss, and its gradient.
+        chunk: tokens whose logits are there at once, where a batch has as many.
     """
 
     resident: int
@@ -60,18 +61,23 @@ class Memory:
     linear: float
     square: float
     transient: float
-    logits: int
+    logits: float
+    chunk: int
 
     def peak(self, batch: int, length: int) -> int:
         """The most that is in use at once, for ``batch`` blocks of ``length`` tokens."""
+        tokens = batch * length
         saved = batch * (self.linear * length + self.square * length**2)
-        return int(self.resident + self.totals + saved + max(self.logits, self.transient * batch * length))
+        most = max(self.logits * min(self.chunk, tokens), self.transient * tokens)
+        return int(self.resident + self.totals + saved + most)
 
     def largest_batch(self, length: int, limit: float) -> int:
         """How many blocks of ``length`` fit at once into ``limit`` bytes, those in use already among them."""
         room = limit - self.resident - self.totals
         saved = self.linear * length + self.square * length**2
-        fits = min((room - self.logits) / max(1.0, saved), room / max(1.0, saved + self.transient * length))
+        whole_chunk = (room - self.logits * self.chunk) / max(1.0, saved)
+        less = room / max(1.0, saved + self.logits * length)
+        fits = min(max(whole_chunk, less), room / max(1.0, saved + self.transient * length))
         return max(0, int(fits))
 
     def checkpointed(self, layers: int, state_bytes: int) -> "Memory":
@@ -150,7 +156,8 @@ def _memory(
         linear=held * (few / t1 - square * t1),
         square=held * square,
         transient=(4 * itemsize + sums) * widest,
-        logits=4 * 4 * vocabulary * chunk_tokens(vocabulary, device, head.chunk_bytes),
+        logits=4.0 * 4 * vocabulary,
+        chunk=chunk_tokens(vocabulary, device, head.chunk_bytes),
     )
 
 

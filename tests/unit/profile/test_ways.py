@@ -164,6 +164,18 @@ def _steady(monkeypatch):
     monkeypatch.setattr(estimate, "used_bytes", lambda device: 300 << 20)
 
 
+@pytest.mark.parametrize("logits", [0.0, 50.0, 4000.0])
+@pytest.mark.parametrize("transient", [0.0, 300.0])
+@pytest.mark.parametrize("square", [0.0, 2.0])
+def test_the_largest_batch_is_the_last_whose_peak_fits(logits, transient, square):
+    memory = ways.Memory(
+        resident=1000, totals=500, linear=100.0, square=square, transient=transient, logits=logits, chunk=40
+    )
+    for limit in (1400, 3000, 20_000, 100_000, 181_500, 400_000):
+        fitting = [batch for batch in range(500) if memory.peak(batch, 16) <= limit]
+        assert memory.largest_batch(16, limit) == max(fitting, default=0)
+
+
 class TestBound:
     @pytest.mark.usefixtures("_steady")
     def test_what_is_too_little_names_what_would_do(self, blocks):
@@ -184,7 +196,7 @@ class TestBound:
         profile_model(model, blocks, memory=least, redundancy=False)
 
     def test_checkpoints_come_before_smaller_batches_only_where_they_are_faster(self):
-        memory = ways.Memory(resident=0, totals=0, linear=1000.0, square=0.0, transient=0.0, logits=0)
+        memory = ways.Memory(resident=0, totals=0, linear=1000.0, square=0.0, transient=0.0, logits=0.0, chunk=1)
         sites = [None] * 10
 
         def choose(bound, device):
@@ -201,7 +213,7 @@ class TestBound:
         assert choose(int(1.5 * block), "cpu").kind == "whole"
 
     def test_a_batch_that_was_asked_for_is_kept(self):
-        memory = ways.Memory(resident=0, totals=0, linear=1000.0, square=0.0, transient=0.0, logits=0)
+        memory = ways.Memory(resident=0, totals=0, linear=1000.0, square=0.0, transient=0.0, logits=0.0, chunk=1)
         lengths = np.full(64, 512)
 
         def choose(bound):
