@@ -196,7 +196,7 @@ class TestBound:
         profile_model(model, blocks, memory=least, redundancy=False)
 
     def test_checkpoints_come_before_smaller_batches_only_where_they_are_faster(self):
-        memory = ways.Memory(resident=0, totals=0, linear=1000.0, square=0.0, transient=0.0, logits=0.0, chunk=1)
+        memory = ways.Memory(0, 0, linear=1000.0, square=0.0, transient=0.0, logits=0.0, chunk=1)
         sites = [None] * 10
 
         def choose(bound, device):
@@ -213,7 +213,7 @@ class TestBound:
         assert choose(int(1.5 * block), "cpu").kind == "whole"
 
     def test_a_batch_that_was_asked_for_is_kept(self):
-        memory = ways.Memory(resident=0, totals=0, linear=1000.0, square=0.0, transient=0.0, logits=0.0, chunk=1)
+        memory = ways.Memory(0, 0, linear=1000.0, square=0.0, transient=0.0, logits=0.0, chunk=1)
         lengths = np.full(64, 512)
 
         def choose(bound):
