@@ -103,7 +103,8 @@ class SumsPass(Kept):
         """Add the batch to the totals; ``scale`` is the power of two the loss was multiplied by."""
         seen = sorted({index for index, _ in self._pending})  # one site's, where layers are taken one by one
         places = ((index, self.places[index].inputs) for index in seen)
-        inputs = {(index, "input"): sums[None] for index, sums in places if sums is not None}
+        # A copy: the next batch writes to the same place, and float64 numbers become no others below.
+        inputs = {(index, "input"): sums[None].clone() for index, sums in places if sums is not None}
         for key, pending in (self._pending | inputs).items():
             # Apple's MPS has no float64: its totals are kept on the CPU.
             batch = (pending.cpu() if pending.device.type == "mps" else pending).double()

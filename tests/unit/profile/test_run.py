@@ -79,6 +79,21 @@ def test_sums_of_a_float64_model_differ_by_the_float32_of_its_logits_alone(ids):
             close(profile.get(site.name, name), expected[name], 2e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_squares_of_what_a_network_reads_add_up_over_batches(ids, dtype):
+    model, read = tiny_model("llama").to(dtype), {}
+    profile = profile_model(model, blocks_of(ids), batch=4)
+    for site in find_sites(model):
+        gate = model.get_submodule(site.readers[0].module)
+        handle = gate.register_forward_pre_hook(
+            lambda module, args, name=site.name: read.update({name: args[0]})
+        )
+        model(input_ids=torch.as_tensor(ids))
+        handle.remove()
+        expected = read[site.name].detach().double().square().sum((0, 1)).numpy()
+        np.testing.assert_allclose(profile.get(site.name, "sum_x2"), expected, rtol=1e-6)
+
+
 def test_gradients_are_the_slope_of_the_loss(ids):
     """sum over positions of u s is d loss / d log scale of a channel: finite differences of the loss."""
     model = tiny_model("gpt2").double()  # its norms stay in float64
