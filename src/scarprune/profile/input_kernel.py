@@ -39,7 +39,7 @@ def _kernel(  # type: ignore[no-untyped-def]
 
 
 def launch(x: torch.Tensor, sums: torch.Tensor, chunk: int) -> None:
-    """Write the squares of x [N, d], added up over every ``chunk`` tokens, to float32 ``sums`` [chunks, d]."""
+    """Write the squares of x [N, d], added up over ``chunk`` tokens each, to float32 ``sums`` [chunks, d]."""
     x = x if x.stride(1) == 1 else x.contiguous()
     tokens, channels = x.shape
     columns, rows, warps = SHAPE
