@@ -233,4 +233,5 @@ def joined(device: str) -> Iterator[str]:
 
 def _is_lost_connection(error: RuntimeError) -> bool:
     """Whether ``error`` says that another process is gone; gloo has no class of its own for it."""
-    return isinstance(error, dist.DistNetworkError | dist.DistBackendError) or "gloo" in str(error)
+    of_a_connection = isinstance(error, dist.DistNetworkError | dist.DistBackendError) or "gloo" in str(error)
+    return of_a_connection and "ncclInvalid" not in str(error)  # what is asked of NCCL is another matter
