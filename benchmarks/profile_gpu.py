@@ -1,6 +1,6 @@
 """Measuring on one GPU: the product's own loop, bare passes, the published code's way, and the ceiling.
 
-    python benchmarks/profile_gpu.py [--layers 32] [--seconds 3] [--out FOLDER] [--no-profile]
+    python benchmarks/profile_gpu.py [--layers 32] [--seconds 10] [--out FOLDER] [--no-profile]
 
 Llama-3.1-8B shape, random bfloat16 weights. At 4 x 2048 and 16 x 512 tokens: forward and backward down to
 the first site, eager and compiled, bare and watched. Beside them arXiv 2604.23475's way: 1 x 512, mean loss,
@@ -307,7 +307,7 @@ def show(table: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each row")
+    parser.add_argument("--seconds", type=float, default=10.0, help="for each row: some 7 steps a round")
     parser.add_argument("--out", type=Path, default=RECORDS)
     parser.add_argument("--no-profile", action="store_true", help="leave the whole profile out")
     arguments = parser.parse_args()
