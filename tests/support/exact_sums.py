@@ -35,3 +35,9 @@ def exact_rows(parts: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
     rows += [*np.einsum("gb,bm->gm", groups, q2), *np.einsum("gb,bm->gm", groups, g)]
     rows += [*banded[7:9].reshape(6, -1), *np.einsum("hgb,bm->hm", groups.reshape(4, 2, -1), u2)]
     return torch.from_numpy(np.stack(rows))
+
+
+def write_squares(x: torch.Tensor, sums: torch.Tensor, chunk: int) -> None:
+    """What ``input_kernel.launch`` writes."""
+    for total, part in zip(sums, x.double().split(chunk), strict=True):
+        total.copy_(part.square().sum(0))

@@ -24,7 +24,7 @@ from scarprune.profile.gate import ACTIVATIONS, activation_of
 from scarprune.profile.run import profile_model
 from scarprune.profile.sums import Profile
 from scarprune.text.blocks import Blocks
-from support.exact_sums import exact_parts, exact_rows
+from support.exact_sums import exact_parts, exact_rows, write_squares
 from support.tiny_models import tiny_model
 
 IDS = np.random.default_rng(0).integers(3, 90, size=(5, 12))
@@ -63,6 +63,7 @@ def gates(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.setitem(sys.modules, "scarprune.profile.token_kernel", kernel)
     monkeypatch.setattr(sys.modules["scarprune.profile"], "token_kernel", kernel, raising=False)
     monkeypatch.setitem(sys.modules, "scarprune.profile.row_kernel", SimpleNamespace(launch=launch_rows))
+    monkeypatch.setitem(sys.modules, "scarprune.profile.input_kernel", SimpleNamespace(launch=write_squares))
     for module in (accumulate_module, gate_module):
         monkeypatch.setattr(module, "has_kernel", lambda dtype, device: True)
     gate_module._works.cache_clear()

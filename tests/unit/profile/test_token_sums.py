@@ -17,7 +17,7 @@ from scarprune.profile import accumulate as accumulate_module
 from scarprune.profile import input_sums, site_sums, token_sums
 from scarprune.profile.run import profile_model
 from scarprune.text.blocks import Blocks
-from support.exact_sums import error, exact_parts, exact_rows
+from support.exact_sums import error, exact_parts, exact_rows, write_squares
 from support.tiny_models import tiny_model
 
 KERNEL, KERNEL_OF_ROWS = "scarprune.profile.token_kernel", "scarprune.profile.row_kernel"
@@ -64,12 +64,8 @@ def kernel_of_numpy(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setitem(sys.modules, KERNEL, SimpleNamespace(launch=launch))
 
-    def launch_input(x: torch.Tensor, sums: torch.Tensor, chunk: int) -> None:
-        for total, part in zip(sums, x.double().split(chunk), strict=True):
-            total.copy_(part.square().sum(0))
-
     monkeypatch.setitem(sys.modules, KERNEL_OF_ROWS, SimpleNamespace(launch=launch_rows))
-    monkeypatch.setitem(sys.modules, KERNEL_OF_INPUT, SimpleNamespace(launch=launch_input))
+    monkeypatch.setitem(sys.modules, KERNEL_OF_INPUT, SimpleNamespace(launch=write_squares))
     monkeypatch.setattr(accumulate_module, "has_kernel", lambda dtype, device: True)
     return calls
 
