@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from scarprune.errors import MemoryBudgetError
 from scarprune.models.cost import cost_of
 from scarprune.models.head import Head
 from scarprune.models.site import Site
@@ -216,24 +215,18 @@ def expected_seconds(model: nn.Module, tokens: float) -> float:
 def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
     """Operations per second of a matrix product: on a CPU of the size that a small model's layers have.
 
-    On a GPU of the largest size up to 8192 cubed that there is memory for.
-
-    Raises:
-        MemoryBudgetError: not even small matrices fit.
+    On a GPU of the largest size up to 8192 cubed that there is memory for; the refusal of the smallest is raised.
     """
     if device.type == "cpu":
         return _timed_product(1024, 512, 1024, dtype, device)
-    for size in (8192, 4096, 2048, 1024):
+    for size in (8192, 4096, 2048):
         try:
             return _timed_product(size, size, size, dtype, device)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
         release_cached(device)
-    raise MemoryBudgetError(
-        f"{device} has no memory free beside the model, not even for matrices of 1024 x 1024.",
-        hint="Use more --memory, or a smaller --dtype.",
-    )
+    return _timed_product(1024, 1024, 1024, dtype, device)
 
 
 @functools.cache

@@ -27,7 +27,7 @@ from scarprune.profile.size import cross_bytes, sums_bytes
 from scarprune.profile.state import Keeper, State
 from scarprune.profile.statistics.statistic import statistics
 from scarprune.profile.sums import Profile
-from scarprune.runtime.memory import bounded, frugal
+from scarprune.runtime.memory import bounded, frugal, refused
 from scarprune.runtime.ranks import ALONE, Ranks
 from scarprune.runtime.size import parse_size
 from scarprune.stats.select import floor_share, largest
@@ -114,7 +114,8 @@ def profile_model(
     keeper = Keeper(None if resume is None else Path(resume), ranks)
     device, streamed = device_of(model), streamed_of(model) is not None
     with prepared(model), bounded(device, bound), frugal(device) if streamed else contextlib.nullcontext():
-        run = _begin(model, sites, blocks, wanted, batch, keeper, compiled, ranks, bound)
+        with refused(bound, device):
+            run = _begin(model, sites, blocks, wanted, batch, keeper, compiled, ranks, bound)
         profile = _measure(run, wanted)
     keeper.remove()
     return profile

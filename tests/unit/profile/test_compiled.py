@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from scarprune.errors import MemoryBudgetError
 from scarprune.models.compiled import compiled_layers
 from scarprune.models.head import find_head
 from scarprune.profile import compiling as compiling_module
@@ -226,7 +225,7 @@ def test_the_rate_of_products_is_measured_with_what_memory_there_is(monkeypatch:
     assert matmul_rate(torch.float32, torch.device("cuda")) == 5.0
     assert tried == [8192, 4096]
     room = 1 << 20
-    with pytest.raises(MemoryBudgetError, match=r"cuda has no memory free beside the model"):
+    with pytest.raises(torch.OutOfMemoryError):  # which profile_model says in a sentence
         matmul_rate(torch.float32, torch.device("cuda"))
 
 

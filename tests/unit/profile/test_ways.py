@@ -195,6 +195,17 @@ class TestBound:
         least = re.search(r"needs (\d+ MiB|[\d.]+ GiB)", str(caught.value))[1]
         profile_model(model, blocks, memory=least, redundancy=False)
 
+    @pytest.mark.parametrize(("bound", "much"), [("1GiB", "1.0 GiB of memory"), ("auto", "What is free")])
+    def test_what_does_not_even_let_a_look_at_the_model_is_one_sentence(
+        self, blocks, monkeypatch, bound, much
+    ):
+        def none_left(model, sites, observer):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+        monkeypatch.setattr(estimate, "summing", none_left)
+        with pytest.raises(MemoryBudgetError, match=rf"{much} is too little on cpu: not even a few tokens"):
+            profile_model(tiny_model("llama"), blocks, memory=bound)
+
     def test_checkpoints_come_before_smaller_batches_only_where_they_are_faster(self):
         memory = ways.Memory(0, 0, linear=1000.0, square=0.0, transient=0.0, logits=0.0, chunk=1)
         sites = [None] * 10
