@@ -215,7 +215,7 @@ def expected_seconds(model: nn.Module, tokens: float) -> float:
 def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
     """Operations per second of a matrix product: on a CPU of the size that a small model's layers have.
 
-    On a GPU of the largest size up to 8192 cubed that there is memory for; the refusal of the smallest is raised.
+    On a GPU of the largest size up to 8192 cubed that memory allows; its refusal of the smallest is raised.
     """
     if device.type == "cpu":
         return _timed_product(1024, 512, 1024, dtype, device)
