@@ -16,8 +16,9 @@ help:
 demo: .venv/for-use
 	$(BIN)/scarprune demo
 
+# A process for each core, each with one thread, takes one file of tests after the other.
 test check: lint types layers
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/for-tests
 	$(BIN)/ruff check
