@@ -9,12 +9,13 @@ from torch import nn
 
 from scarprune.models.find import find_sites
 from scarprune.models.fingerprint import fingerprint_model
+from scarprune.models.forward import device_of
 from scarprune.plan.plan import Plan
 from scarprune.runtime.device import to_device
 
 
 @contextlib.contextmanager
-def masked(model: nn.Module, plan: Plan) -> Iterator[None]:
+def masked(model: Any, plan: Plan) -> Iterator[None]:
     """Zero the channels that ``plan`` removes, at the input of each down projection, while the block runs.
 
     Weights are not touched; afterwards, also after an exception, no hook is left. Masks may be nested: a
@@ -26,14 +27,12 @@ def masked(model: nn.Module, plan: Plan) -> Iterator[None]:
     sites = find_sites(model)
     plan.check(sites, fingerprint_model(model))
     keep = plan.keep
+    masks = [torch.zeros(site.width).index_fill(0, torch.from_numpy(keep[site.name]), 1.0) for site in sites]
+    # One copy to the device of all: no layer waits for its mask.
+    placed = to_device(torch.cat(masks).to(model.dtype), device_of(model))
     with contextlib.ExitStack() as stack:
-        for site in sites:
-            mask = torch.zeros(site.width)
-            mask[torch.from_numpy(keep[site.name])] = 1.0
+        for site, mask in zip(sites, torch.split(placed, [site.width for site in sites]), strict=True):
             module = model.get_submodule(site.name)
-            weight = getattr(module, "weight", None)
-            if isinstance(weight, torch.Tensor) and not weight.is_meta:  # then no layer waits for its mask
-                mask = to_device(mask.to(weight.dtype), weight.device)
             stack.callback(module.register_forward_pre_hook(_multiply_by(mask)).remove)
         yield
 
