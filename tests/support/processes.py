@@ -5,6 +5,7 @@ import functools
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ def raising_after(batches: int) -> Iterator[None]:
 
 
 def run_and_die(arguments: Sequence[str]) -> None:
-    """The command line, in which the second process is killed in its third batch."""
+    """The command line, in which the second process is killed in its third batch, when the first has kept one."""
     from scarprune.cli import main as cli
 
     batch, seen = passes.Run._batch, []
@@ -136,6 +137,9 @@ def run_and_die(arguments: Sequence[str]) -> None:
     def counting(self: passes.Run, *given: Any) -> None:
         seen.append(1)
         if self.ranks.rank == 1 and len(seen) == 3:
+            assert self.keeper.root is not None
+            while not (self.keeper.root / "1-of-2.safetensors").exists():
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
         batch(self, *given)
 
