@@ -129,7 +129,7 @@ def raising_after(batches: int) -> Iterator[None]:
 
 
 def run_and_die(arguments: Sequence[str]) -> None:
-    """The command line, in which the second process is killed in its third batch, when the first has kept one."""
+    """The command line; the second process is killed in its third batch, once the first has a state."""
     from scarprune.cli import main as cli
 
     batch, seen = passes.Run._batch, []
