@@ -22,6 +22,7 @@ from plans_cpu import random_plan
 from record import RECORDS, write_record
 from scarprune.evaluate.ablate import Ablator
 from scarprune.evaluate.plans import removal_of
+from scarprune.models.capture import plain_causal_masks
 from scarprune.models.compiled import compiled_layers
 from scarprune.models.head import find_head
 from scarprune.plan.plan import Plan
@@ -52,7 +53,7 @@ class Bench:
 
     @torch.no_grad()
     def bare(self, *, with_head: bool = True) -> None:
-        with compiled_layers(self.model):
+        with compiled_layers(self.model), plain_causal_masks():
             for ids in self.ids.split(self.batch):
                 hidden = self.head.hidden(ids)
                 for chunk in hidden.flatten(0, 1).split(CHUNK) if with_head else ():

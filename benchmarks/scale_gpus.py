@@ -1,7 +1,7 @@
 """Pass 1 of a profile on one GPU, on all by data parallelism, and on all by tensor parallelism.
 
     NCCL_NVLS_ENABLE=0 torchrun --nproc-per-node 2 benchmarks/scale_gpus.py [--layers 32] [--blocks 384]
-        [--length 512] [--batch 16] [--rounds 2] [--eager] [--out FOLDER]
+        [--length 512] [--batch 16] [--rounds 3] [--eager] [--out FOLDER]
 
 Llama-3.1-8B shape, random bfloat16 weights, the product's own loop from the first block to the sums of all
 processes. Each row takes the whole text; the rows alternate in rounds after one short warm-up each. The
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=384)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     parser.add_argument("--out", type=Path, default=RECORDS)
     arguments = parser.parse_args()

@@ -103,8 +103,8 @@ def large_model():
 
 
 def test_bounds_are_kept_by_checkpoints_and_by_streaming(capsys):
-    """And the sums, beside those of as many blocks at once."""
     blocks = random_blocks(16, 512, 500)
+    whole = profile_model(large_model().cuda(), blocks)
 
     def assert_kept(model, bound):
         capsys.readouterr()
@@ -112,6 +112,7 @@ def test_bounds_are_kept_by_checkpoints_and_by_streaming(capsys):
         batch = int(re.search(r"(\d+) blocks at once", capsys.readouterr().err)[1])
         assert peak <= parse_size(bound)
         del model
+        assert_close(found, whole, 1e-4)  # as many blocks at once as there is room for
         assert_close(found, profile_model(large_model().cuda(), blocks, batch=batch))
 
     assert_kept(large_model().cuda(), "2400MiB")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from scarprune.errors import MemoryBudgetError
 from scarprune.models.compiled import compiled_layers
 from scarprune.models.forward import device_of
 from scarprune.models.norms import fused_norms
@@ -88,7 +89,8 @@ def resolve(compiled: Compiled, model: nn.Module, tokens: float, passes: int) ->
     """Whether to compile ``passes`` that take ``tokens`` forward and backward in all.
 
     ``auto``: on one CUDA device, where operations / ceiling * (1 / eager share - 1 / compiled share) seconds
-    are saved, and those are more than compiling takes; 4 operations per weight and token.
+    are saved, and those are more than compiling takes; 4 operations per weight and token. Not where there is
+    too little memory to measure the ceiling: whether anything else fits is for others to say.
     """
     if compiled != "auto":
         return bool(compiled)
@@ -97,7 +99,10 @@ def resolve(compiled: Compiled, model: nn.Module, tokens: float, passes: int) ->
     if (len(devices) > 1 and streamed_of(model) is None) or device.type != "cuda":
         return False
     operations = 4.0 * matmul_parameters(model) * tokens
-    ideal = operations / matmul_rate(next(model.parameters()).dtype, device)
+    try:
+        ideal = operations / matmul_rate(next(model.parameters()).dtype, device)
+    except MemoryBudgetError:
+        return False
     return ideal * (1 / _EAGER_SHARE - 1 / _COMPILED_SHARE) > passes * _SECONDS_TO_COMPILE
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from scarprune.errors import MemoryBudgetError
 from scarprune.models.cost import cost_of
 from scarprune.models.head import Head
 from scarprune.models.site import Site
@@ -74,6 +75,7 @@ class Memory:
         """How many blocks of ``length`` fit at once into ``limit`` bytes, those in use already among them."""
         room = limit - self.resident - self.totals
         saved = self.linear * length + self.square * length**2
+        # Logits are of a chunk's tokens, or of fewer where a batch has fewer: what fits in either way fits.
         whole_chunk = (room - self.logits * self.chunk) / max(1.0, saved)
         less = room / max(1.0, saved + self.logits * length)
         fits = min(max(whole_chunk, less), room / max(1.0, saved + self.transient * length))
@@ -215,18 +217,24 @@ def expected_seconds(model: nn.Module, tokens: float) -> float:
 def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
     """Operations per second of a matrix product: on a CPU of the size that a small model's layers have.
 
-    On a GPU of the largest size up to 8192 cubed that memory allows; its refusal of the smallest is raised.
+    On a GPU of the largest size up to 8192 cubed that there is memory for.
+
+    Raises:
+        MemoryBudgetError: not even small matrices fit.
     """
     if device.type == "cpu":
         return _timed_product(1024, 512, 1024, dtype, device)
-    for size in (8192, 4096, 2048):
+    for size in (8192, 4096, 2048, 1024):
         try:
             return _timed_product(size, size, size, dtype, device)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
         release_cached(device)
-    return _timed_product(1024, 1024, 1024, dtype, device)
+    raise MemoryBudgetError(
+        f"{device} has no memory free beside the model, not even for matrices of 1024 x 1024.",
+        hint="Use more --memory, or a smaller --dtype.",
+    )
 
 
 @functools.cache

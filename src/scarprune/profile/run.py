@@ -27,7 +27,8 @@ from scarprune.profile.size import cross_bytes, sums_bytes
 from scarprune.profile.state import Keeper, State
 from scarprune.profile.statistics.statistic import statistics
 from scarprune.profile.sums import Profile
-from scarprune.runtime.memory import bounded, frugal, refused
+from scarprune.profile.ways import refused
+from scarprune.runtime.memory import bounded, frugal
 from scarprune.runtime.ranks import ALONE, Ranks
 from scarprune.runtime.size import parse_size
 from scarprune.stats.select import floor_share, largest
@@ -147,7 +148,8 @@ def _begin(
     first = ranks.share(blocks.lengths)[0]
     state = keeper.load(identity) or State(identity, next_block=first, scale=first_scale(model))
     work = wanted.tokens_left(state, blocks.lengths, ranks)
-    compiles = resolve(compiled, model, work / ranks.parts, 1 + wanted.redundancy)
+    # The parts of a copy do the same: each has timed its own device.
+    compiles = bool(ranks.least_of_copy(resolve(compiled, model, work / ranks.parts, 1 + wanted.redundancy)))
     return begin(
         model,
         sites,

@@ -1,6 +1,7 @@
 """How a pass goes through a model within a bound of memory: whole, as checkpoints, or streamed."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from scarprune.profile.estimate import (
     expected_seconds,
 )
 from scarprune.profile.layerwise import Layerwise
-from scarprune.runtime.memory import available_bytes, gib
+from scarprune.runtime.memory import available_bytes, gib, is_out_of_memory
 from scarprune.runtime.progress import duration, remark
 from scarprune.runtime.ranks import Ranks
 from scarprune.text.blocks import Blocks
@@ -223,6 +224,25 @@ def choose_streamed(
 def _half(memory: Memory, length: int, limit: float) -> int:
     """Blocks whose activations take half of what is free; the rest is for what waits."""
     return max(1, memory.largest_batch(length, limit - (limit - memory.peak(0, length)) / 2))
+
+
+@contextlib.contextmanager
+def refused(bound: int | None, device: torch.device) -> Iterator[None]:
+    """An allocator's refusal while the block runs is one sentence about ``bound``, or about what is free.
+
+    Raises:
+        MemoryBudgetError: memory ran out.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        much = "What is free" if bound is None else f"{gib(bound)} of memory"
+        raise MemoryBudgetError(
+            f"{much} is too little on {device}: not even a few tokens go through the model that is there.",
+            hint="Use more --memory, a smaller --dtype, or load_model(..., streamed=True) in Python.",
+        ) from error.with_traceback(None)
 
 
 def _too_little(bound: int, least: float, batch: Batch, otherwise: str) -> MemoryBudgetError:

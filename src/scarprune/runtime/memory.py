@@ -8,8 +8,6 @@ from collections.abc import Iterator
 import psutil
 import torch
 
-from scarprune.errors import MemoryBudgetError
-
 _MMAP_THRESHOLD = -3  # of mallopt, in glibc's malloc.h
 _RETURNED_BYTES, _KEPT_BYTES = 1 << 20, 1 << 25  # the latter is the most that glibc itself comes to
 
@@ -101,25 +99,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-@contextlib.contextmanager
-def refused(bound: int | None, device: torch.device) -> Iterator[None]:
-    """An allocator's refusal while the block runs is one sentence about ``bound``, or about what is free.
-
-    Raises:
-        MemoryBudgetError: memory ran out.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        much = "What is free" if bound is None else f"{gib(bound)} of memory"
-        raise MemoryBudgetError(
-            f"{much} is too little on {device}: not even a few tokens go through the model that is there.",
-            hint="Use more --memory, a smaller --dtype, or load_model(..., streamed=True) in Python.",
-        ) from error.with_traceback(None)
 
 
 def release_cached(device: torch.device) -> None:

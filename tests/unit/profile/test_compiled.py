@@ -14,17 +14,20 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from scarprune.errors import MemoryBudgetError
 from scarprune.models.compiled import compiled_layers
 from scarprune.models.head import find_head
 from scarprune.profile import compiling as compiling_module
 from scarprune.profile import estimate as estimate_module
 from scarprune.profile import passes as passes_module
+from scarprune.profile import run as run_module
 from scarprune.profile.accumulate import SumsPass
 from scarprune.profile.compiling import even_batch, resolve
 from scarprune.profile.estimate import matmul_rate
 from scarprune.profile.loss import Rows, loss_rows
 from scarprune.profile.run import profile_model
 from scarprune.profile.sums import Profile
+from scarprune.runtime.ranks import Ranks
 from scarprune.text.blocks import Blocks
 from support.tiny_models import tiny_model
 
@@ -225,8 +228,13 @@ def test_the_rate_of_products_is_measured_with_what_memory_there_is(monkeypatch:
     assert matmul_rate(torch.float32, torch.device("cuda")) == 5.0
     assert tried == [8192, 4096]
     room = 1 << 20
-    with pytest.raises(torch.OutOfMemoryError):  # which profile_model says in a sentence
+    with pytest.raises(MemoryBudgetError, match=r"cuda has no memory free beside the model"):
         matmul_rate(torch.float32, torch.device("cuda"))
+    on_gpu = SimpleNamespace(dtype=torch.float32, device=torch.device("cuda"))
+    monkeypatch.setattr(compiling_module, "matmul_parameters", lambda model: 1 << 40)
+    model = tiny_model("llama")
+    monkeypatch.setattr(torch.nn.Module, "parameters", lambda self: iter([on_gpu]))
+    assert resolve("auto", model, 1e15, 1) is False
 
 
 def test_a_processor_is_timed_when_it_is_awake(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,3 +245,13 @@ def test_a_processor_is_timed_when_it_is_awake(monkeypatch: pytest.MonkeyPatch) 
     rate = matmul_rate(torch.float32, torch.device("cpu"))
     estimate_module._timed_product.cache_clear()
     assert rate == pytest.approx(2 * 1024 * 512 * 1024 / 0.01)
+
+
+def test_the_parts_of_a_copy_compile_together_or_not_at_all(
+    blocks: Blocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each times its own device; here another part has found that it does not pay."""
+    monkeypatch.setattr(run_module, "resolve", lambda *given: True)
+    monkeypatch.setattr(Ranks, "least_of_copy", lambda self, value: 0.0 if value is True else value)
+    profile = profile_model(tiny_model("llama"), blocks, batch=2)
+    assert profile.header["provenance"]["compiled"] is False

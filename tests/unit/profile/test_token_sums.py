@@ -63,7 +63,6 @@ def kernel_of_numpy(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         rows.copy_(exact_rows(sums, membership))
 
     monkeypatch.setitem(sys.modules, KERNEL, SimpleNamespace(launch=launch))
-
     monkeypatch.setitem(sys.modules, KERNEL_OF_ROWS, SimpleNamespace(launch=launch_rows))
     monkeypatch.setitem(sys.modules, KERNEL_OF_INPUT, SimpleNamespace(launch=write_squares))
     monkeypatch.setattr(accumulate_module, "has_kernel", lambda dtype, device: True)
