@@ -12,7 +12,7 @@ from scarprune.profile.site_sums import LABELLED_ROWS, gated_sums, has_kernel, s
 from scarprune.profile.statistics.statistic import Statistic
 from scarprune.profile.sums import GROUPS
 from scarprune.profile.totals import Kept, add_channels, all_channels
-from scarprune.profile.watch import Seen, blank
+from scarprune.profile.watch import Look, blank
 from scarprune.runtime.device import to_device, to_numpy
 from scarprune.runtime.ranks import ALONE, Ranks
 
@@ -55,13 +55,13 @@ class SumsPass(Kept):
 
     # -- one batch ---------------------------------------------------------------------------------
 
-    def see_first(self, index: int, seen: Seen) -> None:
+    def prepare(self, index: int, look: Look) -> None:
         """Make what a site needs, on its device; where that has kernels, they are used."""
-        device = seen.u.device
-        if has_kernel(seen.u.dtype, device):
+        device = look.u.device
+        if has_kernel(look.u.dtype, device):
             self.reduce = functools.partial(site_sums, statistics=self._statistics, kernel_on=device.type)
             self.reduce_input = functools.partial(input_sums, kernel_on=device.type)
-        super().see_first(index, seen)
+        super().prepare(index, look)
 
     def begin(self, groups: np.ndarray, tokens: int) -> None:
         """Forget what an unfinished batch left; expect blocks of ``tokens``, each of the group given."""

@@ -20,7 +20,7 @@ from scarprune.profile.layerwise import Layerwise
 from scarprune.profile.loss import chunk_tokens
 from scarprune.profile.site_sums import has_kernel
 from scarprune.profile.statistics.statistic import statistics
-from scarprune.profile.watch import summing
+from scarprune.profile.watch import Looks, summing
 from scarprune.runtime.memory import is_out_of_memory, release_cached, used_bytes
 
 _PROBE_TOKENS = (32, 64)
@@ -94,15 +94,21 @@ def estimate_memory(
     vocabulary: int,
     totals: int,
     compiled: bool,
+    block: np.ndarray,
+    looks: Looks,
     frugal: bool = False,
 ) -> Memory:
-    """Measure what the model saves for a backward pass over a few tokens; the rest follows from shapes."""
+    """Measure what the model saves for a backward pass over a few tokens; the rest follows from shapes.
+
+    The tokens are those of ``block`` [T], over and over. What is seen of the sites is added to ``looks``.
+    """
     resident = used_bytes(device)
+    ids = torch.from_numpy(np.resize(block, (1, max(_PROBE_TOKENS))))
 
     def whole(tokens: int) -> torch.Tensor:
-        return head.hidden(torch.zeros(1, tokens, dtype=torch.int64))
+        return head.hidden(ids[:, :tokens])
 
-    few, more = (_saved_bytes(model, sites, whole, tokens) for tokens in _PROBE_TOKENS)
+    few, more = (_saved_bytes(model, sites, whole, tokens, looks) for tokens in _PROBE_TOKENS)
     return _memory(model, sites, device, head, vocabulary, resident, totals, compiled, frugal, few, more)
 
 
@@ -116,14 +122,16 @@ def estimate_layer(
 ) -> Memory:
     """The same of a streamed model, one of whose layers is there at a time: measured on the first."""
     walk, head, device = layers.walk, layers.head, layers.walk.device
-    state = torch.zeros(1, max(_PROBE_TOKENS), sites[0].hidden, dtype=next(model.parameters()).dtype)
+    # Made-up numbers that differ, so that norms leave something of them; what they show is of no text.
+    numbers = torch.linspace(-1, 1, sites[0].hidden, dtype=next(model.parameters()).dtype)
+    state = numbers.repeat(1, max(_PROBE_TOKENS), 1)
     with layers.streamed.held(0):
         resident = used_bytes(device)
 
         def first(tokens: int) -> torch.Tensor:
             return walk.step(0, state[:, :tokens].to(device))
 
-        few, more = (_saved_bytes(model, sites[:1], first, tokens) for tokens in _PROBE_TOKENS)
+        few, more = (_saved_bytes(model, sites[:1], first, tokens, {}) for tokens in _PROBE_TOKENS)
     return _memory(model, sites, device, head, vocabulary, resident, totals, compiled, True, few, more)
 
 
@@ -163,7 +171,7 @@ def _memory(
 
 
 def _saved_bytes(
-    model: nn.Module, sites: Sequence[Site], run: Callable[[int], torch.Tensor], tokens: int
+    model: nn.Module, sites: Sequence[Site], run: Callable[[int], torch.Tensor], tokens: int, looks: Looks
 ) -> int:
     """Bytes of distinct storages, weights left out, that a watched ``run`` of ``tokens`` keeps."""
     there = (held(parameter) for parameter in model.parameters() if not parameter.is_meta)
@@ -182,7 +190,7 @@ def _saved_bytes(
     with (
         torch.enable_grad(),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor),
-        summing(model, sites, observer),
+        summing(model, sites, observer, looks),
     ):
         hidden = run(tokens)  # held while counting, and with it what it was made of
         storages = [held(kept.tensor).untyped_storage() for kept in alive]

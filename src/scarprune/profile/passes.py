@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -33,7 +33,7 @@ from scarprune.profile.proof import Proof
 from scarprune.profile.state import Keeper, State
 from scarprune.profile.together import through_layers
 from scarprune.profile.totals import refuse_non_finite
-from scarprune.profile.watch import Summing, summing, watching
+from scarprune.profile.watch import Looks, Summing, summing, watching
 from scarprune.profile.ways import Way, find_way, say_before
 from scarprune.runtime.device import to_device
 from scarprune.runtime.graph import Leash
@@ -65,6 +65,7 @@ class Run:
     layerwise: Layerwise | None = None
     mean_loss: bool = False
     ranks: Ranks = ALONE
+    looks: Looks = field(default_factory=dict)
 
     def through(self, number: int, observer: Restorable, kinds: Sequence[str]) -> dict[str, np.ndarray]:
         """The totals of pass ``number``: begun, gone on with, or as an earlier run finished it.
@@ -136,7 +137,7 @@ class Run:
             with watched, fused_norms(self.model), checkpointed(layers):
                 yield
             return
-        with summing(self.model, self.sites, observer):
+        with summing(self.model, self.sites, observer, self.looks):
             if self.compiling.on and not observer.is_ready():
                 self._touch()
             with self.compiling.layers(self.model), checkpointed(layers):
@@ -358,6 +359,7 @@ def begin(
         MemoryBudgetError: not even one block fits ``bound``.
         UnsupportedModelError: streamed layers that cannot be called one by one.
     """
+    looks: Looks = {}
     with contextlib.nullcontext() if compiled else fused_norms(model):  # as batches will be taken
         head, way, layerwise = find_way(
             model,
@@ -369,6 +371,7 @@ def begin(
             bound=bound,
             labels=labels,
             ranks=ranks,
+            looks=looks,
         )
     state.batch = way.batch
     say_before(what, model, blocks, way, layerwise, work, compiled, ranks)
@@ -392,6 +395,7 @@ def begin(
         layerwise,
         mean_loss,
         ranks,
+        looks,
     )
 
 

@@ -12,7 +12,7 @@ from scarprune.models.site import Site
 from scarprune.profile.gate import product
 from scarprune.profile.token_sums import fused_with_gate, wide
 from scarprune.profile.totals import Totals
-from scarprune.profile.watch import Seen, blank
+from scarprune.profile.watch import Look, blank
 from scarprune.runtime.ranks import ALONE, Ranks
 
 TOP = 5
@@ -75,12 +75,12 @@ class CrossPass(Totals):
             self.reduce = functools.partial(cross_sums_of_part, group=ranks.tensor_mesh.get_group())
         self.reduce_gated = functools.partial(beside_gate, reduce=self.reduce)
 
-    def see_first(self, index: int, seen: Seen) -> None:
+    def prepare(self, index: int, look: Look) -> None:
         """Make what a site needs, on its device, for the channels that are here."""
         if self.ranks.parts > 1:
-            channels, width = seen.u.shape[-1], self.sites[index].width
+            channels, width = look.u.shape[-1], self.sites[index].width
             self._given[index] = self._place(self._given[index][0], channels, width)
-        super().see_first(index, seen)
+        super().prepare(index, look)
 
     def _place(self, core: torch.Tensor, channels: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
         """``columns`` and ``held`` of ``cross_sums_of_part``."""

@@ -91,12 +91,21 @@ class Place:
         self.activation = ""
 
 
-class Seen(NamedTuple):
-    """What one site shows of itself: its u, and what its gate and up projections gave where it has both."""
+class Look(NamedTuple):
+    """What one site has shown of itself in this process; that it was seen once is enough for all passes.
+
+    Attributes:
+        u: of the device, the dtype and the channels of the site's u, and of no tokens.
+        activation: with which the kernels give u of its gate and up; "" where they do not.
+        inputs: where sums of the network's input go, if any were asked for.
+    """
 
     u: torch.Tensor
-    gate: torch.Tensor | None = None
-    up: torch.Tensor | None = None
+    activation: str
+    inputs: torch.Tensor | None
+
+
+Looks = dict[str, Look]  # by the site's name
 
 
 class Summing(ABC):
@@ -134,7 +143,8 @@ class Summing(ABC):
 
     def is_ready(self) -> bool:
         """Whether every site was seen, and has what it needs on its device."""
-        return all(place.sink is not None for place in self.places)
+        watched = self.reduce_input is not None
+        return all(p.sink is not None and not (watched and p.inputs is None) for p in self.places)
 
     def renew(self) -> None:
         """Put what ``given`` says of the batch to come where the hooks find it."""
@@ -142,13 +152,12 @@ class Summing(ABC):
             if place.sink is not None:
                 place.given = self.given(index, place.sink.device)
 
-    def see_first(self, index: int, seen: Seen) -> None:
+    def prepare(self, index: int, look: Look) -> None:
         """Make what a site needs, on its device."""
         place = self.places[index]
-        place.given = self.given(index, seen.u.device)
-        if self.reduce_gated is not None and seen.gate is not None and seen.up is not None:
-            place.activation = activation_of(seen.gate, seen.up, seen.u)
-        place.sink = self.blank(index, seen.u).requires_grad_()
+        place.given, place.inputs = self.given(index, look.u.device), look.inputs
+        place.activation = look.activation if self.reduce_gated is not None else ""
+        place.sink = self.blank(index, look.u).requires_grad_()
 
         def arrived(sink: torch.Tensor) -> None:
             assert sink.grad is not None
@@ -164,19 +173,27 @@ def blank(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> tor
 
 
 @contextlib.contextmanager
-def summing(model: nn.Module, sites: Sequence[Site], observer: Summing) -> Iterator[None]:
+def summing(
+    model: nn.Module, sites: Sequence[Site], observer: Summing, looks: Looks | None = None
+) -> Iterator[None]:
     """Give ``observer`` its sums on every backward pass through the sites while the block runs.
 
     Weights need no gradient, and nothing below the first site's u is computed backwards. Before layers are
-    compiled, one pass must have run eagerly: what a site needs is made on the device it is seen on.
+    compiled, ``observer`` must be ready: what a site needs is made on the device it is seen on, in a pass
+    that runs eagerly. ``looks`` are what was seen before, and what is seen now is added to them.
     """
+    looks = {} if looks is None else looks
 
     def pre_down(index: int, place: Place) -> Hook:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             u, *rest = args
             gate, up, place.gate, place.up = place.gate, place.up, None, None
             if place.sink is None:
-                observer.see_first(index, Seen(u, gate, up))
+                activation = "" if gate is None or up is None else activation_of(gate, up, u)
+                look = Look(u.new_empty((0, u.shape[-1])), activation, place.inputs)
+                observer.prepare(index, look)
+                if observer.reduce_gated is not None:  # else nobody has looked at the gate
+                    looks[sites[index].name] = look
             if place.activation:
                 assert gate is not None
                 assert up is not None
@@ -209,6 +226,9 @@ def summing(model: nn.Module, sites: Sequence[Site], observer: Summing) -> Itera
 
         return hook
 
+    for index, site in enumerate(sites):
+        if site.name in looks:
+            observer.prepare(index, looks[site.name])
     hooks = [(site.down.module, pre_down(i, observer.places[i])) for i, site in enumerate(sites)]
     if observer.reduce_input is not None:
         for site, place in zip(sites, observer.places, strict=True):

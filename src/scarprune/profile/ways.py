@@ -27,6 +27,7 @@ from scarprune.profile.estimate import (
     expected_seconds,
 )
 from scarprune.profile.layerwise import Layerwise
+from scarprune.profile.watch import Looks
 from scarprune.runtime.memory import available_bytes, gib, is_out_of_memory
 from scarprune.runtime.progress import duration, remark
 from scarprune.runtime.ranks import Ranks
@@ -83,8 +84,11 @@ def find_way(
     bound: int | None,
     labels: int,
     ranks: Ranks,
+    looks: Looks,
 ) -> tuple[Head, Way, Layerwise | None]:
     """The head of ``model``, the way through it within ``bound``, and where it is streamed its layers.
+
+    What is seen of the sites meanwhile is added to ``looks``.
 
     Raises:
         MemoryBudgetError: not even one block, or the batch that was asked for, fits.
@@ -97,8 +101,11 @@ def find_way(
     state_bytes = sites[0].hidden * model.dtype.itemsize
     lengths = blocks.lengths[slice(*ranks.share(blocks.lengths))]
     if layerwise is None:
+        block = blocks.ids[0, : blocks.lengths[0]]
         frugal = bound is not None
-        memory = estimate_memory(model, head, sites, device, vocabulary, totals, compiled, frugal)
+        memory = estimate_memory(
+            model, head, sites, device, vocabulary, totals, compiled, block, looks, frugal
+        )
         way = choose_way(memory, sites, state_bytes, lengths, batch, bound, device)
     else:
         layerwise.head = head

@@ -18,9 +18,11 @@ from scarprune.models.head import find_head
 from scarprune.models.streamed import stream
 from scarprune.profile import accumulate as accumulate_module
 from scarprune.profile import gate as gate_module
+from scarprune.profile import watch as watch_module
 from scarprune.profile import ways
 from scarprune.profile.estimate import _saved_bytes
 from scarprune.profile.gate import ACTIVATIONS, activation_of
+from scarprune.profile.passes import Run
 from scarprune.profile.run import profile_model
 from scarprune.profile.sums import Profile
 from scarprune.text.blocks import Blocks
@@ -160,7 +162,7 @@ def test_of_a_gated_site_gate_and_up_alone_are_kept_and_counted(
     sites, head = find_sites(model), find_head(model)
 
     def counted() -> int:
-        return _saved_bytes(model, sites, lambda tokens: head.hidden(torch.zeros(1, tokens).long()), 16)
+        return _saved_bytes(model, sites, lambda tokens: head.hidden(torch.zeros(1, tokens).long()), 16, {})
 
     gated = counted()
     for module in (accumulate_module, gate_module):
@@ -182,3 +184,66 @@ def test_only_what_the_kernels_give_is_taken_for_their_activation(gates: list[st
     for u in (F.relu(gate) * up, 1.01 * F.silu(gate) * up, F.silu(up) * gate, F.silu(gate)):
         assert activation_of(gate, up, u) == ""
     assert activation_of(gate, up[..., :20], F.silu(gate) * up) == ""
+    zero = torch.zeros(2, 3, 40)  # every activation gives it
+    assert activation_of(zero, up, zero) == ""
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_tokens_that_are_zeros_do_not_choose_the_activation(
+    compiled: bool, gates: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a text begins with padding, whose embedding is zero, and the model has no biases."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+
+    def model() -> Any:
+        found = tiny_model("gemma")
+        with torch.no_grad():
+            found.get_input_embeddings().weight[0] = 0.0
+        return found
+
+    ids = IDS.copy()
+    ids[:, :4] = 0
+    blocks = replace(BLOCKS, ids=ids)
+    found = profile_model(model(), blocks, compiled=compiled, **OPTIONS)
+    monkeypatch.setattr(accumulate_module, "has_kernel", lambda dtype, device: False)
+    monkeypatch.setattr(gate_module, "has_kernel", lambda dtype, device: False)
+    close(found, profile_model(model(), blocks, compiled=False, **OPTIONS))
+
+
+def test_sites_are_looked_at_once_for_all_passes(
+    plain: Profile, gates: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+
+    def counted(*tensors: torch.Tensor) -> str:
+        looked.append(1)
+        return activation_of(*tensors)
+
+    monkeypatch.setattr(watch_module, "activation_of", counted)
+    close(profile_model(tiny_model("llama"), BLOCKS, compiled=False, **OPTIONS), plain)
+    assert len(looked) == 2
+
+
+@pytest.mark.parametrize(("streamed", "extra"), [(False, 0), (True, 1)])
+def test_no_pass_is_made_for_the_compiler_where_the_sites_were_seen(
+    streamed: bool, extra: int, plain: Profile, gates: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layers that are streamed come once more before the first of two passes, since one alone was seen."""
+    made: list[int] = []
+
+    def touch(run: Run) -> None:
+        made.append(1)
+        real(run)
+
+    real = Run._touch
+    monkeypatch.setattr(Run, "_touch", touch)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    torch._dynamo.reset()
+    model = tiny_model("llama")
+    if streamed:
+        stream(model, torch.device("cpu"))
+    found = profile_model(model, BLOCKS, compiled=True, **OPTIONS)
+    torch._dynamo.reset()
+    close(found, plain)
+    assert found.header["provenance"]["compiled"] is True
+    assert len(made) == extra

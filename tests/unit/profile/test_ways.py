@@ -199,7 +199,7 @@ class TestBound:
     def test_what_does_not_even_let_a_look_at_the_model_is_one_sentence(
         self, blocks, monkeypatch, bound, much
     ):
-        def none_left(model, sites, observer):
+        def none_left(model, sites, observer, looks):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
         monkeypatch.setattr(estimate, "summing", none_left)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scarprune.models.context import vocabulary_size
 from scarprune.models.find import find_sites
 from scarprune.models.head import find_head
@@ -87,7 +89,10 @@ def _of_model(model: Any, programme: Programme, steps: dict[str, Work]) -> dict[
     sites, vocabulary = find_sites(model), vocabulary_size(model)
     device = next(model.parameters()).device
     totals = sums_bytes([site.width for site in sites], kinds=2)
-    memory = estimate_memory(model, find_head(model), sites, device, vocabulary, totals, False)
+    any_text = np.arange(vocabulary)
+    memory = estimate_memory(
+        model, find_head(model), sites, device, vocabulary, totals, False, any_text, looks={}
+    )
     length = max(programme.reading.length, programme.paper.within(model).length)
     widest = max(site.width for site in sites)
     each = expected_seconds(model, 1_000) / 1_000  # forward and backward, a token
