@@ -77,8 +77,8 @@ def _over_columns(model: nn.Module, projection: Projection, function: Function) 
 
 def _collect(rows: torch.Tensor, function: Function) -> np.ndarray:
     """``function`` of float32 rows, a few at a time so that no whole copy of the matrix is made."""
-    parts = [function(part).cpu().numpy() for part in _chunks(rows)]
-    return np.concatenate(parts).astype(np.float32)
+    found = torch.cat([function(part) for part in _chunks(rows)])
+    return found.cpu().numpy().astype(np.float32)  # a GPU is waited for once
 
 
 def _chunks(rows: torch.Tensor) -> Iterator[torch.Tensor]:
