@@ -48,7 +48,8 @@ def log_likelihoods(model, tokenizer, context):
         start = len(tokenizer(context)["input_ids"])
         ids = tokenizer(context + choice)["input_ids"]
         with torch.no_grad():
-            logits = model(torch.tensor([ids])).logits[0]
+            # As lm_eval does without the last: another shape may round otherwise.
+            logits = model(torch.tensor([ids[:-1]])).logits[0]
         logs = logits.to(torch.float64).log_softmax(-1)
         found.append(sum(float(logs[at - 1, ids[at]]) for at in range(start, len(ids))))
     return np.array(found)
