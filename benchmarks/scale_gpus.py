@@ -32,6 +32,7 @@ from scarprune.profile.groups import assign_groups
 from scarprune.profile.passes import begin, first_scale, prepared
 from scarprune.profile.state import Keeper, State
 from scarprune.profile.statistics.statistic import statistics as declared
+from scarprune.runtime.garbage import collect_rarely
 from scarprune.runtime.memory import peak_bytes, reset_peak
 from scarprune.runtime.progress import set_quiet
 from scarprune.runtime.ranks import ALONE, Ranks, find_ranks, joined
@@ -117,6 +118,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
     set_quiet(True)
+    collect_rarely()  # as the command line does
     with joined("auto") as device:
         count = int(os.environ["WORLD_SIZE"])
         copies, parts = find_ranks(), find_ranks(count)

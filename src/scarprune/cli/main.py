@@ -10,6 +10,7 @@ import click
 
 from scarprune import __version__
 from scarprune.errors import ArgumentError, ScarpruneError
+from scarprune.runtime.garbage import collect_rarely
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
@@ -112,6 +113,7 @@ def main() -> None:
     """The console script."""
     # torch says so where a thread of its own meets a GPU for the first time; nothing is wrong.
     warnings.filterwarnings("ignore", "Attempting to run cuBLAS, but there was no current CUDA context")
+    collect_rarely()
     if not _several():
         sys.exit(run())
     from scarprune.runtime.ending import leave

@@ -1,0 +1,56 @@
+"""Full collections are rare in a command, and passes leave them nothing that matters."""
+
+import gc
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from scarprune.cli import main as cli
+from scarprune.evaluate.perplexity import perplexity
+from scarprune.profile.run import profile_model
+from scarprune.text.blocks import Blocks
+from support.tiny_models import TINY_FAMILIES, tiny_model
+
+
+@pytest.fixture
+def thresholds() -> Iterator[tuple[int, int, int]]:
+    before = gc.get_threshold()
+    yield before
+    gc.set_threshold(*before)
+
+
+@pytest.fixture
+def garbage() -> Iterator[list[object]]:
+    """What only a collection finds, kept."""
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    yield gc.garbage
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.enable()
+
+
+def test_a_command_collects_young_objects_as_ever_and_all_of_them_rarely(
+    thresholds: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "run", lambda: 0)
+    with pytest.raises(SystemExit):
+        cli.main()
+    young, middle, full = gc.get_threshold()
+    assert (young, middle) == thresholds[:2]
+    assert full >= 100
+
+
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_passes_leave_no_tensor_to_the_collector(family: str, garbage: list[object]) -> None:
+    """Else activations would stay in memory until the next full collection."""
+    model = tiny_model(family)
+    ids = np.random.default_rng(0).integers(3, 90, size=(4, 12))
+    blocks = Blocks(ids, np.full(4, 12), None, "tokens", "test")
+    profile_model(model, blocks, batch=2, labels="both")
+    perplexity(model, blocks, batch=2)
+    gc.collect()
+    assert not [found for found in garbage if isinstance(found, torch.Tensor)]
