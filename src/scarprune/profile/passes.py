@@ -112,7 +112,7 @@ class Run:
             while self.state.next_block < stop:
                 advance(self.step(observer, kinds))
                 leash.step()
-                if self.ranks.agree_on_copy(self.keeper.due()):
+                if self.keeper.keeps and self.ranks.agree_on_copy(self.keeper.due()):
                     self._keep(number, observer)
         if then is not None:
             then(self.device)
