@@ -69,10 +69,17 @@ class Together:
         """Take ``removals`` as the first of ``size`` rows; rows beyond them leave everything in place."""
         self.removals, self.size = removals, size
         self.first_position = removals[0].first_position
+        touched = [site for site in sites if any(site.name in removal.channels for removal in removals)]
+        gone = [_gone(site, removals) for site in touched]
+        sizes = [len(places) for places, _ in gone]
+        # One copy to the device for all sites: each takes pinned memory, and that takes a driver's time.
+        places = torch.split(_placed([places for places, _ in gone], np.int64, device), sizes)
+        values: Sequence[torch.Tensor | None] = [None] * len(touched)
+        if any(removal.means is not None for removal in removals):
+            values = torch.split(_placed([values for _, values in gone], np.float32, device), sizes)
         self._gone = {
-            site.name: _gone(site, removals, device)
-            for site in sites
-            if any(site.name in removal.channels for removal in removals)
+            site.name: _Gone(site.width, place, value)
+            for site, place, value in zip(touched, places, values, strict=True)
         }
 
     @contextlib.contextmanager
@@ -105,19 +112,21 @@ class Together:
         return hook
 
 
-def _gone(site: Site, removals: Sequence[Removal], device: torch.device) -> _Gone:
+def _gone(site: Site, removals: Sequence[Removal]) -> tuple[np.ndarray, np.ndarray]:
+    """``places`` and ``values`` of ``_Gone``."""
     places, values = [], []
     for row, removal in enumerate(removals):
         channels = np.unique(np.asarray(removal.channels.get(site.name, ()), dtype=np.int64))
         places.append(row * site.width + channels)
         means = np.zeros(site.width) if removal.means is None else removal.means.get(site.name)
         values.append(np.zeros(len(channels)) if means is None or not len(channels) else means[channels])
-    filled = any(removal.means is not None for removal in removals)
-    return _Gone(
-        site.width,
-        to_device(torch.from_numpy(np.concatenate(places)), device),
-        to_device(torch.from_numpy(np.concatenate(values)).float(), device) if filled else None,
-    )
+    return np.concatenate(places), np.concatenate(values)
+
+
+def _placed(arrays: Sequence[np.ndarray], dtype: type, device: torch.device) -> torch.Tensor:
+    """``arrays`` one after another, on ``device``."""
+    joined: np.ndarray = np.concatenate([np.empty(0, dtype), *arrays], dtype=dtype, casting="same_kind")
+    return to_device(torch.from_numpy(joined), device)
 
 
 def _changed(
