@@ -31,13 +31,18 @@ class Removal:
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for removals that do the same."""
-        touched = {name: np.unique(gone) for name, gone in sorted(self.channels.items()) if len(gone)}
+        touched = {name: _ascending(gone) for name, gone in sorted(self.channels.items()) if len(gone)}
         means = {} if self.means is None else self.means
         parts = (
             (name, gone.tobytes(), means[name][gone].tobytes() if name in means else None)
             for name, gone in touched.items()
         )
         return (*parts, self.first_position if touched else 0)
+
+
+def _ascending(channels: np.ndarray) -> np.ndarray:
+    """``channels`` ascending without repeats. Those of a plan are, and a look is faster than sorting."""
+    return channels if (channels[1:] > channels[:-1]).all() else np.unique(channels)
 
 
 def check_removals(sites: Sequence[Site], removals: Sequence[Removal]) -> None:
@@ -116,7 +121,7 @@ def _gone(site: Site, removals: Sequence[Removal]) -> tuple[np.ndarray, np.ndarr
     """``places`` and ``values`` of ``_Gone``."""
     places, values = [], []
     for row, removal in enumerate(removals):
-        channels = np.unique(np.asarray(removal.channels.get(site.name, ()), dtype=np.int64))
+        channels = _ascending(np.asarray(removal.channels.get(site.name, ()), dtype=np.int64))
         places.append(row * site.width + channels)
         means = np.zeros(site.width) if removal.means is None else removal.means.get(site.name)
         values.append(np.zeros(len(channels)) if means is None or not len(channels) else means[channels])
