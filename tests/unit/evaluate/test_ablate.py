@@ -199,3 +199,12 @@ def test_channels_of_all_sites_reach_the_device_together(means, copies, monkeypa
     assert len(made) == copies
     width = sites[0].width
     assert made[0].tolist() == [0, 7, 1, 7, width + 3]
+
+
+def test_channels_in_any_order_and_named_twice_are_the_same_removal():
+    model, blocks = tiny_model("llama"), _blocks()
+    site = find_sites(model)[1]
+    plain, muddled = (Removal({site.name: np.array(gone)}) for gone in ([2, 5, 9], [9, 2, 5, 2]))
+    assert plain.key == muddled.key
+    alone = [Ablator(model, blocks).losses([removal]) for removal in (plain, muddled)]
+    assert np.array_equal(*alone)
