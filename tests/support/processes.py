@@ -66,7 +66,8 @@ class Stop(Exception):
 def broken_off(folder: Path, ranks: Ranks, device: str) -> Profile:
     """``measured`` in parts, broken off in each pass and gone on with; states are kept after each batch."""
     kept = folder / f"state-{ranks.count}"
-    for batches in (3, 7):
+    in_a_pass = 6 // ranks.copies
+    for batches in (in_a_pass // 2, in_a_pass + 1):
         with keeping_always(), raising_after(batches), contextlib.suppress(Stop):
             measured(folder, "llama", ranks, device, kept)
     assert kept.exists()
