@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from record import write_record
+from record import RECORDS, write_record
 from scarprune.cut.tensorfile import write_header
 from scarprune.models.checkpoint import Stored
 from scarprune.models.fingerprint import fingerprint_folder
@@ -169,6 +169,7 @@ def main() -> None:
     parser.add_argument("--shard-mb", type=int, default=200)
     parser.add_argument("--sparsity", type=float, default=0.5)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=RECORDS)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:
         found = measure(Path(scratch), arguments.shard_mb * 10**6, arguments.sparsity, arguments.repeats)
@@ -186,6 +187,7 @@ def main() -> None:
         "cut from folder to folder, a random billion parameters in bfloat16",
         share_of_ceiling=found["share_of_copy_speed"],
         peak_gib=found["peak_rss_mib"] / 2**10,
+        folder=arguments.out,
         load_average=os.getloadavg()[0],
         **found,
     )

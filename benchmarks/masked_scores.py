@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import scarprune as sp
-from record import write_record
+from record import RECORDS, write_record
 from scarprune.evaluate.perplexity import excess
 from scarprune.profile.sums import extra_of
 from scarprune.scores.score import find_score, scores
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--allocated", nargs="*", default=["scar_prot", "fisher_activation", "flap_wifv"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--record", default="masked_scores")
+    parser.add_argument("--out", type=Path, default=RECORDS)
     options = parser.parse_args()
     model, tokenizer = sp.load_model(options.model, dtype=options.dtype)
     judged = sp.read_blocks(options.evaluation, tokenizer, count=options.judged, length=options.length)
@@ -82,6 +83,7 @@ def main() -> None:
     write_record(
         options.record,
         "excess (nats) by score and by allocation, masked, without compensation; a number per seed",
+        folder=options.out,
         model=Path(options.model).name,
         calibration=Path(options.calibration).name,
         evaluation=Path(options.evaluation).name,

@@ -20,6 +20,7 @@ import scarprune as sp
 from record import RECORDS, write_record
 from scarprune.models.context import vocabulary_size
 from scarprune.models.head import find_head
+from scarprune.profile import passes
 from scarprune.profile.loss import loss_gradient
 from scarprune.profile.passes import prepared
 from scarprune.runtime.progress import set_quiet
@@ -41,16 +42,12 @@ def memory_of_a_fresh_process(arguments) -> None:
     """Profile once and print the estimate that was said and the peak that was reached, in bytes."""
     model, tokenizer = sp.load_model(arguments.model, dtype="float32", device="cpu")
     blocks = sp.read_blocks("demo", tokenizer, count=arguments.blocks, length=arguments.length)
-    from scarprune.profile import passes as passes_module
-
     estimate = []
-    original = passes_module._say_before
 
-    def catch(model, blocks, memory, state, *more):
-        estimate.append(memory.peak(state.batch, int(blocks.lengths.max())))
-        original(model, blocks, memory, state, *more)
+    def catch(what, model, blocks, way, *more):
+        estimate.append(way.peak)
 
-    passes_module._say_before = catch
+    passes.say_before = catch
     sp.profile_model(model, blocks, batch=arguments.batch)
     print(estimate[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
@@ -62,6 +59,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RECORDS)
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory:
@@ -96,7 +94,7 @@ def main() -> None:
         "pass 1 of a profile beside a bare frozen forward and backward, float32",
         tokens_per_second=tokens / statistics.median(seconds["watched"]),
         peak_gib=peak / 2**30,
-        folder=RECORDS,
+        folder=arguments.out,
         ratio=ratio,
         seconds=seconds,
         estimated_gib=estimated / 2**30,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from record import write_record
+from record import RECORDS, write_record
 from scarprune.models.site import Site
 from scarprune.plan.plan import load_plan, make_plan
 from scarprune.profile import sums
@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("--sites", type=int, default=32)
     parser.add_argument("--width", type=int, default=14336)
     parser.add_argument("--record", default="scores_cpu_8b", help="name of the record")
+    parser.add_argument("--out", type=Path, default=RECORDS)
     options = parser.parse_args()
     rows, size = measure(options.sites, options.width)
     limits = {"load the profile": LOAD_LIMIT_S} | {n: SCORE_LIMIT_S for n in rows if n.startswith("score ")}
@@ -101,6 +102,7 @@ def main() -> None:
     path = write_record(
         options.record,
         what=f"load, score and plan from a saved profile of {options.sites} sites x {options.width}",
+        folder=options.out,
         peak_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         load_average=os.getloadavg()[0],  # others on the machine slow every row
         profile_bytes=size,
