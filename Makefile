@@ -26,6 +26,7 @@ lint: .venv/for-tests
 
 types: .venv/for-tests
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file benchmarks/mypy.ini
 
 layers: .venv/for-tests
 	$(BIN)/lint-imports

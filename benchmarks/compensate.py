@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import random_llama
 import scarprune as sp
-from memory import load
 from record import RECORDS, write_record
 from scarprune.cut.compensate.job import Bounds
 from scarprune.models.fingerprint import fingerprint_model
@@ -36,7 +36,9 @@ def random_plan(model, sparsity: float):
 
 def one(arguments: argparse.Namespace, name: str) -> dict:
     """Compensate once in this process."""
-    model = load(arguments.model)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    stored = arguments.model == "demo" or Path(arguments.model).is_dir()
+    model = sp.load_model(arguments.model)[0] if stored else random_llama.whole(arguments.model, device)
     shape = (arguments.blocks, arguments.length)
     ids = np.random.default_rng(0).integers(0, model.config.vocab_size, size=shape)
     blocks = Blocks(ids, np.full(arguments.blocks, arguments.length), None, "tokens", "random")

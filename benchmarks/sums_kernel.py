@@ -99,7 +99,8 @@ def rows(u: torch.Tensor, s: torch.Tensor) -> list[dict[str, Any]]:
     }
     both = torch.stack([u, s])
     size = both.nbytes
-    table = [{"row": "read", "ms": milliseconds(lambda x: x.view(torch.int32).amax(), both), "error": None}]
+    reading = milliseconds(lambda x: x.view(torch.int32).amax(), both)
+    table: list[dict[str, Any]] = [{"row": "read", "ms": reading, "error": None}]
     del both
     x = u[..., :HIDDEN].contiguous()
     ways |= {
