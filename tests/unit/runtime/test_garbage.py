@@ -1,6 +1,7 @@
 """Full collections are rare in a command, and passes leave them nothing that matters."""
 
 import gc
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_a_command_collects_young_objects_as_ever_and_all_of_them_rarely(
         cli.main()
     young, middle, full = gc.get_threshold()
     assert (young, middle) == thresholds[:2]
-    assert full >= 100
+    assert full >= 100 or sys.version_info >= (3, 14)  # which collects all objects bit by bit, and says 0
 
 
 @pytest.mark.parametrize("family", TINY_FAMILIES)
