@@ -22,11 +22,11 @@ def torchrun(count: int, *arguments: str, gpus: bool = False) -> subprocess.Comp
 
 
 def same(found: Profile, expected: Profile, tolerance: float = 1e-6) -> None:
-    """Equal as sums of products are whose factors, each u or s, are equal to ``tolerance`` of their size."""
+    """Equal to ``tolerance`` of the array's size, times the power of u and s that a sum is of."""
     assert found.tensors.keys() == expected.tensors.keys()
     for key, array in expected.tensors.items():
-        factors = 8 if key.endswith(("sum_q4", "block_q2_squared")) else 4
+        power = 4 if key.endswith(("sum_q4", "block_q2_squared")) else 2
         furthest = np.abs(found.tensors[key].astype(float) - array).max()
-        assert furthest <= factors * tolerance * np.abs(array).max(), key
+        assert furthest <= power * tolerance * np.abs(array).max(), key
     for key in expected.header.keys() - {"provenance"}:
         assert found.header[key] == expected.header[key]

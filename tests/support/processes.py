@@ -24,13 +24,14 @@ from scarprune.runtime.ranks import ALONE, Ranks, find_ranks, joined
 from scarprune.text.blocks import Blocks
 
 FAMILIES = ("llama", "gemma2", "phi3", "gpt2")  # channels divided, a tied head too, not divided, and no plan
+_ALIKE = 8  # neighbouring blocks of one length, at least
 
 
 def text() -> Blocks:
-    """11 blocks of 12 tokens and of 7, from 11 documents."""
-    lengths = np.array([12, 12, 12, 7, 7, 12, 12, 12, 12, 7, 7])
-    ids = np.random.default_rng(1).integers(3, 96, size=(11, 12))
-    documents = np.repeat(np.arange(11)[:, None], 2, axis=1)
+    """88 blocks of 12 tokens and of 7, from as many documents: of fewer tokens a sum is rounded by more."""
+    lengths = np.repeat([12, 12, 12, 7, 7, 12, 12, 12, 12, 7, 7], _ALIKE)
+    ids = np.random.default_rng(1).integers(3, 96, size=(len(lengths), 12))
+    documents = np.repeat(np.arange(len(lengths))[:, None], 2, axis=1)
     return Blocks(ids, lengths, None, "tokens", "random tokens", documents=documents)
 
 
@@ -39,12 +40,19 @@ def measured(
 ) -> Profile:
     """The profile of one of the models in ``folder``, with all that several processes can measure."""
     model, _ = load_model(folder / family, "float32", device, ranks=ranks)
-    asked = {"batch": 2, "labels": "both", "extras": ("entropy",), "seed": 3, "rho": 0.1, "resume": resume}
+    asked = {
+        "batch": 2 * _ALIKE,
+        "labels": "both",
+        "extras": ("entropy",),
+        "seed": 3,
+        "rho": 0.1,
+        "resume": resume,
+    }
     return profile_model(model, text(), ranks=ranks, **asked)  # type: ignore[arg-type]
 
 
 def of_one_length(folder: Path, ranks: Ranks = ALONE, device: str = "cpu", *, compiled: bool) -> Profile:
-    """The profile of the blocks of 12 tokens, compiled in three batches of two; the seventh block is alone.
+    """The profile of the blocks of 12 tokens, compiled in three batches of 16; the last 8 blocks are alone.
 
     On a CPU layers are captured and differentiated as for the compiler, and then run operation by operation.
     """
@@ -54,7 +62,9 @@ def of_one_length(folder: Path, ranks: Ranks = ALONE, device: str = "cpu", *, co
     if device == "cpu":
         torch.compile = functools.partial(compiler, backend="aot_eager")  # type: ignore[assignment]
     try:
-        return profile_model(model, blocks, batch=2, labels="both", rho=0.1, compiled=compiled, ranks=ranks)
+        return profile_model(
+            model, blocks, batch=2 * _ALIKE, labels="both", rho=0.1, compiled=compiled, ranks=ranks
+        )
     finally:
         torch.compile = compiler  # type: ignore[assignment]
 

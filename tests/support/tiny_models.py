@@ -119,13 +119,18 @@ def tiny_config(model_type: str, **overrides: Any) -> Any:
     return AutoConfig.for_model(model_type, **{**_CONFIGS[model_type], **overrides})
 
 
-def tiny_model(model_type: str, *, seed: int = 0, **config_overrides: Any) -> PreTrainedModel:
-    """A random float32 model in eval mode whose biases and norms are not neutral either."""
+def tiny_model(
+    model_type: str, *, seed: int = 0, noise: float = 0.1, **config_overrides: Any
+) -> PreTrainedModel:
+    """A random float32 model in eval mode whose biases and norms are not neutral either.
+
+    The larger the ``noise`` on its weights, the more of a rounding comes out at the other end.
+    """
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(tiny_config(model_type, **config_overrides), dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+            parameter.add_(torch.randn_like(parameter) * noise)
     return model.eval()
 
 

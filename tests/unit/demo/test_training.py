@@ -73,12 +73,12 @@ def test_separators_count_no_bytes(scripts):
 def test_tiny_run_makes_a_folder_that_transformers_loads(tmp_path):
     book = lzma.decompress(demo.text_path("calibration").read_bytes()).decode()[:12_000]
     (tmp_path / "book.txt").write_text(book)
-    command = ["train.py", tmp_path / "book.txt", tmp_path / "out", "--steps", "1", "--batch", "1"]
-    command += ["--checkpoints", "1", "--held-out", tmp_path / "book.txt"]
+    command = ["train.py", tmp_path / "book.txt", tmp_path / "out", "--steps", "2", "--batch", "1"]
+    command += ["--checkpoints", "2", "--held-out", tmp_path / "book.txt"]
     run = subprocess.run([sys.executable, *map(str, command)], cwd=TRAINING, check=True, capture_output=True)
     assert b"# first 6 MB: bits_per_byte=" in run.stdout
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    for folder in (tmp_path / "out", tmp_path / "out" / "checkpoints" / "step-000001"):
+    for folder in (tmp_path / "out", tmp_path / "out" / "checkpoints" / "step-000002"):
         model = AutoModelForCausalLM.from_pretrained(folder)
         assert model.dtype == torch.bfloat16
         assert model(**tokenizer("A dark night", return_tensors="pt")).logits.isfinite().all()
