@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -62,10 +62,10 @@ class Run:
     state: State
     compiling: Compiling
     way: Way
+    looks: Looks
     layerwise: Layerwise | None = None
     mean_loss: bool = False
     ranks: Ranks = ALONE
-    looks: Looks = field(default_factory=dict)
 
     def through(self, number: int, observer: Restorable, kinds: Sequence[str]) -> dict[str, np.ndarray]:
         """The totals of pass ``number``: begun, gone on with, or as an earlier run finished it.
@@ -392,10 +392,10 @@ def begin(
         state,
         Compiling(compiled, blocks.lengths),
         way,
+        looks,
         layerwise,
         mean_loss,
         ranks,
-        looks,
     )
 
 

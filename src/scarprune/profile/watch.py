@@ -173,16 +173,13 @@ def blank(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> tor
 
 
 @contextlib.contextmanager
-def summing(
-    model: nn.Module, sites: Sequence[Site], observer: Summing, looks: Looks | None = None
-) -> Iterator[None]:
+def summing(model: nn.Module, sites: Sequence[Site], observer: Summing, looks: Looks) -> Iterator[None]:
     """Give ``observer`` its sums on every backward pass through the sites while the block runs.
 
     Weights need no gradient, and nothing below the first site's u is computed backwards. Before layers are
     compiled, ``observer`` must be ready: what a site needs is made on the device it is seen on, in a pass
     that runs eagerly. ``looks`` are what was seen before, and what is seen now is added to them.
     """
-    looks = {} if looks is None else looks
 
     def pre_down(index: int, place: Place) -> Hook:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
