@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from scarprune.cli.main import run
 from scarprune.profile.run import profile_model
@@ -62,6 +63,19 @@ def test_parts_that_are_broken_off_go_on_in_step(two, alone):
     for rank in (0, 1):
         same(load_profile(two / f"{rank}-of-2" / "went_on.safetensors"), alone["llama"])
     assert not (two / "state-2").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_passes_leave_no_tensor_of_a_graph(two, rank):
+    """Else parts would hold more with every batch."""
+    assert (two / f"{rank}-of-2" / "left.txt").read_text() == "0"
+
+
+def test_a_tensor_of_a_graph_is_found():
+    before = processes.of_graphs()
+    kept = torch.ones(3, requires_grad=True).exp()  # its graph holds the leaf
+    assert kept.requires_grad
+    assert processes.of_graphs() == before + 2
 
 
 def test_an_architecture_without_a_plan_is_refused_by_name(two):

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import os
 import signal
 import sys
@@ -90,6 +91,15 @@ def judged(folder: Path, ranks: Ranks = ALONE, device: str = "cpu") -> np.ndarra
     return perplexity(model, text(), ranks=ranks).block_nats
 
 
+def of_graphs() -> int:
+    """How many tensors there are in this process that take part in a graph of gradients.
+
+    A compiler keeps tensors without memory of what it has captured, of a class of their own.
+    """
+    gc.collect()
+    return sum(found.requires_grad for found in gc.get_objects() if type(found) is torch.Tensor)
+
+
 def main(folder: Path, parts: int, device: str) -> None:
     """Measure in this process what ``folder`` holds, and write what it is given."""
     with joined(device) as device:
@@ -105,6 +115,7 @@ def main(folder: Path, parts: int, device: str) -> None:
                 (place / f"{family}.txt").write_text(str(error))
         broken_off(folder, divided, device).save(place / "went_on.safetensors")
         of_one_length(folder, divided, device, compiled=True).save(place / "compiled.safetensors")
+        (place / "left.txt").write_text(str(of_graphs()))
         line = torch.arange(10.0, device=device).view(2, 5)  # 5 columns over two parts: 3 and 2
         start, stop = divided.slice_of(5)
         np.save(place / "line.npy", divided.line_up(line[:, start:stop], 1, 5).cpu().numpy())

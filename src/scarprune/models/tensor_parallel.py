@@ -127,11 +127,13 @@ class _ColumnWise(_Divided):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
-            # Layers that read the same x share one sum of its gradient.
+            # Layers that read the same x share one sum of its gradient. A leaf's is not kept at the leaf: its
+            # graph ends there, and what held itself so would stay for good, out of the collector's sight.
             copied = getattr(x, _COPIED, None)
             if copied is None:
                 copied = _SumOfGradients.apply(x, self.group)  # type: ignore[no-untyped-call]
-                setattr(x, _COPIED, copied)
+                if not x.is_leaf:
+                    setattr(x, _COPIED, copied)
             x = copied
         return F.linear(x, self.held_weight, self.held_bias)
 
@@ -176,7 +178,7 @@ class _SumOfGradients(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, group: Any) -> torch.Tensor:
         ctx.group = group
-        return x.view_as(x)
+        return x.detach()  # a view would hold x, which holds it
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
