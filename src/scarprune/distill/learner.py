@@ -1,7 +1,6 @@
 """The student's side of a step: a part of a batch to its loss and gradient, and the optimizer."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -49,19 +48,19 @@ class Learner:
         self._step_tokens = step_tokens
         self._hidden_weight = hidden_weight
         self._rows = rows
-        self._run: Any = self._learn
+        self._graph: Graph | None = None
 
     def learn(self, ids: torch.Tensor, wanted: Tensors) -> None:
         """Add the gradient of ``ids`` [B, T], for which the teacher has the hidden states ``wanted``."""
-        self._run(ids, *wanted)
+        (self._graph or self._learn)(ids, *wanted)
 
     def capture(self, ids: torch.Tensor, wanted: Tensors) -> None:
         """Learn by a CUDA graph from now on; ``learn`` has run with these shapes before."""
-        self._run = Graph(self._learn, ids, *wanted)
+        self._graph = Graph(self._learn, ids, *wanted)
 
     def release(self) -> None:
         """Learn without a CUDA graph again."""
-        self._run = self._learn
+        self._graph = None
 
     def compile_nothing(self) -> None:
         """Take chunks of logits by plain operations from now on."""

@@ -26,7 +26,7 @@ class Teacher:
     def __init__(self, head: Head, between_layers: bool) -> None:
         self.head = head
         self._between_layers = between_layers
-        self._run: Any = self._read
+        self._graph: Graph | None = None
         self._kept: torch.Tensor | None = None
         self._known: Any = None
 
@@ -37,26 +37,29 @@ class Teacher:
 
     def capture(self, ids: torch.Tensor) -> None:
         """Answer by a CUDA graph from now on."""
-        self._run = Graph(self._read, ids)
+        self._graph = Graph(self._read, ids)
 
     def release(self) -> None:
         """Answer without a CUDA graph again."""
-        self._run = self._read
+        self._graph = None
 
     def __call__(self, ids: torch.Tensor, places: Any = None) -> Tensors:
         """Hidden states of ``ids`` [B, T]; ``places`` [B, 2] is their cutting and piece in the stream."""
         if self._kept is None or places is None:
-            return self._run(ids)  # type: ignore[no-any-return]
+            return self._answer(ids)
         cut, piece = torch.from_numpy(places).T
         known = bool(self._known[cut, piece].all())
         where = (cut * self._kept.shape[1] + piece).to(self._kept.device)
         flat = self._kept.flatten(0, 1)
         if known:
             return (flat[where],)
-        answer: Tensors = self._run(ids)
+        answer = self._answer(ids)
         flat[where] = answer[0]
         self._known[cut, piece] = True
         return answer
+
+    def _answer(self, ids: torch.Tensor) -> Tensors:
+        return self._read(ids) if self._graph is None else self._graph(ids)
 
     @torch.no_grad()
     def _read(self, ids: torch.Tensor) -> Tensors:

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from scarprune.cli import main as cli
+from scarprune.distill.heal import heal
 from scarprune.evaluate.perplexity import perplexity
 from scarprune.profile.run import profile_model
 from scarprune.text.blocks import Blocks
+from support.healing import dense_and_cut, text
 from support.tiny_models import TINY_FAMILIES, tiny_model
 
 
@@ -63,6 +65,14 @@ def test_passes_leave_no_tensor_to_the_collector(
     blocks = Blocks(ids, np.full(4, 12), None, "tokens", "test")
     profile_model(model, blocks, batch=2, labels="both")
     perplexity(model, blocks, batch=2)
+    assert not only_collected()
+
+
+def test_a_heal_leaves_no_tensor_to_the_collector(only_collected: Callable[[], list[torch.Tensor]]) -> None:
+    """Else its teacher and what the optimizer remembers would stay beside the model that it gives back."""
+    teacher, student = dense_and_cut()
+    heal(student, teacher, text(), steps=2, batch=4)
+    del teacher, student
     assert not only_collected()
 
 
