@@ -30,3 +30,4 @@ def test_two_gpus_measure_what_a_cpu_does(tmp_path):
         same(compiled, processes.of_one_length(tmp_path, compiled=False), 1e-5)
         assert compiled.header["provenance"]["compiled"] is True  # it was not found wrong
         assert np.allclose(np.load(place / "nats.npy"), processes.judged(tmp_path), rtol=1e-5)
+        assert (place / "left.txt").read_text() == "0"  # else parts would hold more with every batch
