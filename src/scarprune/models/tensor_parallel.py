@@ -127,8 +127,8 @@ class _ColumnWise(_Divided):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
-            # Layers that read the same x share one sum of its gradient. A leaf's is not kept at the leaf: its
-            # graph ends there, and what held itself so would stay for good, out of the collector's sight.
+            # Layers that read the same x share one sum of its gradient. What is kept at x must not hold x,
+            # as a view does, and the graph of a leaf: no collector sees such a circle, and it would stay.
             copied = getattr(x, _COPIED, None)
             if copied is None:
                 copied = _SumOfGradients.apply(x, self.group)  # type: ignore[no-untyped-call]
@@ -178,7 +178,7 @@ class _SumOfGradients(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, group: Any) -> torch.Tensor:
         ctx.group = group
-        return x.detach()  # a view would hold x, which holds it
+        return x.detach()  # no view, see above
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
