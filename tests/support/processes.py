@@ -24,7 +24,8 @@ from scarprune.runtime.progress import set_quiet
 from scarprune.runtime.ranks import ALONE, Ranks, find_ranks, joined
 from scarprune.text.blocks import Blocks
 
-FAMILIES = ("llama", "gemma2", "phi3", "gpt2")  # channels divided, a tied head too, not divided, and no plan
+# Channels divided, a tied head too, not divided, heads gathered between, and no plan.
+FAMILIES = ("llama", "gemma2", "phi3", "olmo2", "gpt2")
 _ALIKE = 8  # neighbouring blocks of one length, at least
 
 
