@@ -22,7 +22,7 @@ def test_two_gpus_measure_what_a_cpu_does(tmp_path):
     assert done.returncode == 0, done.stderr
     for rank in (0, 1):
         place = tmp_path / f"{rank}-of-2"
-        for name in ("llama", "gemma2", "phi3"):
+        for name in ("llama", "gemma2", "phi3", "olmo2"):
             same(load_profile(place / f"{name}.safetensors"), processes.measured(tmp_path, name), 1e-5)
         for name in ("data", "went_on"):
             same(load_profile(place / f"{name}.safetensors"), processes.measured(tmp_path, "llama"), 1e-5)
