@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scarprune.cut.prune import prune_model
 from scarprune.models.cost import cost_of
+from support.operations import counted_operations
 from support.plans import random_plan
 from support.tiny_models import CONTEXT, HIDDEN, VOCABULARY, WIDTH, tiny_model, token_blocks
 
@@ -17,7 +18,7 @@ def test_operations_are_those_that_torch_counts(family):
         model(token_blocks(1, length))
     cost = cost_of(model)
     # torch counts scores and their use of all pairs of tokens: twice 2 x heads x head size each.
-    assert counter.get_total_flops() - 4 * cost.score_size * length**2 == cost.matrices.total * length
+    assert counted_operations(counter) - 4 * cost.score_size * length**2 == cost.matrices.total * length
 
 
 def test_a_prefill_counts_half_of_the_pairs_and_one_row_of_logits():

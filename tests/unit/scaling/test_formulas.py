@@ -13,6 +13,7 @@ from scarprune.profile.redundancy import cross_sums
 from scarprune.profile.watch import watching
 from scarprune.scaling import formulas
 from scarprune.scaling.sizes import sizes_of
+from support.operations import counted_operations
 from support.tiny_models import HIDDEN, LAYERS, WIDTH, tiny_model, token_blocks
 
 BATCH, LENGTH = 3, 7
@@ -27,7 +28,7 @@ def counted(model, observer):
         with FlopCounterMode(display=False) as counter, watching(model, sites, observer), torch.enable_grad():
             logits = head.logits(head.hidden(ids)[:, :-1])
             torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()
-    return counter.get_total_flops()
+    return counted_operations(counter)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
