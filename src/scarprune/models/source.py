@@ -119,4 +119,10 @@ def _snapshot(repository: str, revision: str | None, patterns: Sequence[str]) ->
             f"There is no folder {repository}, and the hub cannot be reached for a model of that name.",
             hint="Check the name and the connection, or download it elsewhere and pass its folder.",
         ) from error
+    except Exception as error:  # of the hub's HTTP library, which is another one by release
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ArtifactError(
+            f"The download of {repository} broke off: {reason}.",
+            hint="Try again; files that are there already stay.",
+        ) from error
     return Path(found)

@@ -13,6 +13,7 @@ from scarprune.demo import model_folder
 from scarprune.errors import ArtifactError
 from scarprune.models.load import load_model
 from scarprune.models.source import locate, origin_of
+from support.hub import http
 from support.tiny_models import tiny_model
 
 
@@ -40,9 +41,7 @@ def test_what_looks_like_a_path_is_never_looked_for_on_the_hub(tmp_path, monkeyp
 
 
 def _answer(status):
-    import httpx
-
-    return httpx.Response(status, request=httpx.Request("GET", "https://huggingface.co/org/name"))
+    return http.Response(status, request=http.Request("GET", "https://huggingface.co/org/name"))
 
 
 @pytest.mark.parametrize(
@@ -62,6 +61,8 @@ def _answer(status):
             "org/name has no revision 'v9' on the hub",
         ),
         (lambda: ConnectionError("cable"), "the hub cannot be reached"),
+        (lambda: http.ReadError("peer\nclosed"), r"The download of org/name broke off: peer closed\."),
+        (lambda: http.ReadError(""), r"The download of org/name broke off: ReadError\."),
     ],
 )
 def test_what_the_hub_answers_is_one_sentence(raised, words, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from scarprune.errors import ArgumentError, ArtifactError
 from scarprune.pipeline.inputs import Measuring, Reading
 from scarprune.pipeline.trajectory import Checkpoint, checkpoints_of, preset_checkpoints, trajectory
+from support.hub import http
 
 
 def folders(root, *names):
@@ -58,9 +59,10 @@ def test_the_preset_takes_ten_revisions_from_first_to_last(monkeypatch):
     assert [one.tokens for one in found] == sorted(one.tokens for one in found)
 
 
-def test_the_preset_without_a_network_says_so(monkeypatch):
+@pytest.mark.parametrize("error", [ConnectionError, http.ConnectError])
+def test_the_preset_without_a_network_says_so(error, monkeypatch):
     def refuse(repository):
-        raise ConnectionError("no route")
+        raise error("no route")
 
     monkeypatch.setattr(huggingface_hub, "list_repo_refs", refuse)
     with pytest.raises(ArtifactError, match="cannot be asked"):
