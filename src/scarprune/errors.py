@@ -49,3 +49,13 @@ class ProcessesError(ScarpruneError):
 
     def __init__(self) -> None:
         super().__init__("Another process of this run has ended, so this one ends too.")
+
+
+def one_line(error: BaseException) -> str:
+    """What a library's ``error`` says, as part of a sentence; its class where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The beginning of it, where compilers and drivers add pages."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

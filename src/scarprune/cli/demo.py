@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Measured elsewhere, and quoted as that.
 _SMOLLM2_CORE = "20% in SmolLM2-135M (on WikiText-2; docs/results.md)"
 _PAPER_CORE = "58.7% in Llama-3.1-8B (arXiv 2604.23475)"
+_WEAK = "This small model is weakly concentrated: it shows how the tool works, not how strong the effect is."
 _BAR = 40
 
 
@@ -90,14 +91,12 @@ def _loss(console: "Console", story: "Story") -> None:
         if share is not None:
             console.print(f"  layer {site.layer:>2}  {percent(share):>6}  {bar(share / largest, _BAR)}")
     median = spread(shares.values()).median or 0.0
-    console.print(f"\nMedian {percent(median)}; spread evenly it would be 1%.", end=" ")
+    quoted = f"{_PAPER_CORE}."
     if story.setting.source == "demo":
-        console.print(
-            f"Quoted, not measured here: {_SMOLLM2_CORE}, {_PAPER_CORE}. This small model is weakly "
-            "concentrated: it shows how the tool works, not how strong the effect is."
-        )
-    else:
-        console.print(f"Quoted, not measured here: {_PAPER_CORE}.")
+        quoted = f"{_SMOLLM2_CORE}, {quoted} {_WEAK}"
+    console.print(
+        f"\nMedian {percent(median)}; spread evenly it would be 1%. Quoted, not measured here: {quoted}"
+    )
 
 
 def _rankings(console: "Console", story: "Story") -> None:

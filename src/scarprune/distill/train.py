@@ -16,7 +16,7 @@ from scarprune.distill.settings import Compile, Settings
 from scarprune.distill.state import Keeper, State
 from scarprune.distill.stream import Stream
 from scarprune.distill.weights import Weights
-from scarprune.errors import ArgumentError, MemoryBudgetError, ScarpruneError
+from scarprune.errors import ArgumentError, MemoryBudgetError, ScarpruneError, first_line
 from scarprune.models.capture import plain_causal_masks
 from scarprune.models.compiled import compiled_layers
 from scarprune.models.head import Head
@@ -151,7 +151,7 @@ class Training:
         except Exception as error:
             if self.compile == "none":
                 raise
-            remark(f"torch.compile failed, so training goes on without it, and slower: {_line(error)}")
+            remark(f"torch.compile failed, so training goes on without it, and slower: {first_line(error)}")
         compilation.close()
         self.compile = "none"
         self.learner.compile_nothing()
@@ -211,7 +211,7 @@ class Training:
             self.teacher.release()
             self.learner.release()
             torch.cuda.synchronize()
-            remark(f"A step of this model is no CUDA graph, and slower for it: {_line(error)}")
+            remark(f"A step of this model is no CUDA graph, and slower for it: {first_line(error)}")
 
     def _make_room(self, like: torch.Tensor) -> None:
         """Keep the teacher's answers, where the same blocks come again and memory allows."""
@@ -378,7 +378,3 @@ def _compile(asked: Compile, device: torch.device, seconds: float | None) -> Com
     if seconds is None or seconds >= _COMPILE_LAYERS_S:
         return "layers"
     return "objective" if seconds >= _COMPILE_OBJECTIVE_S else "none"
-
-
-def _line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

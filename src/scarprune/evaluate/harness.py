@@ -13,7 +13,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from scarprune.errors import MemoryBudgetError, ScarpruneError, TextError
+from scarprune.errors import MemoryBudgetError, ScarpruneError, TextError, one_line
 from scarprune.evaluate.batches import tokens_at_once
 from scarprune.evaluate.task_files import is_local
 from scarprune.models.context import context_length, vocabulary_size
@@ -82,7 +82,7 @@ class Harness:
                 raise MemoryBudgetError(
                     "A batch of the tasks does not fit.", hint="Use a smaller --batch or --dtype."
                 ) from error
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error)[:300]
             raise TextError(
                 f"lm_eval could not run {', '.join(tasks)}: {type(error).__name__}: {reason.rstrip('.')}.",
                 hint="The data of its tasks come from the Hugging Face hub or its cache; "

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from scarprune.errors import TextError
+from scarprune.errors import TextError, one_line
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -66,8 +66,7 @@ def _calls_python(file: Path, seen: set[Path]) -> bool:
     except _CodeError:
         return True
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise TextError(f"{file} is not a readable task file: {reason}") from error
+        raise TextError(f"{file} is not a readable task file: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise TextError(f"{file} is not a task file: it holds no keys.")
     included = content.get("include") or []

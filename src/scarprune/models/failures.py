@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from huggingface_hub.errors import StrictDataclassError
 
-from scarprune.errors import ArtifactError, MemoryBudgetError, ScarpruneError, UnsupportedModelError
+from scarprune.errors import ArtifactError, MemoryBudgetError, ScarpruneError, UnsupportedModelError, one_line
 from scarprune.models.source import Origin
 from scarprune.runtime.memory import is_out_of_memory
 
@@ -40,7 +40,7 @@ def as_sentences(
     except ScarpruneError:
         raise
     except (MemoryError, *_LIBRARY_ERRORS) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         if is_out_of_memory(error):
             raise MemoryBudgetError(
                 f"The weights of {origin.source} do not fit in memory.",

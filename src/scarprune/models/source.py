@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scarprune.demo import model_folder
-from scarprune.errors import ArtifactError
+from scarprune.errors import ArtifactError, one_line
 from scarprune.models.checkpoint import ADAPTER_WEIGHTS, INDEX, WEIGHTS, read_object
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -93,7 +93,6 @@ def _snapshot(repository: str, revision: str | None, patterns: Sequence[str]) ->
         GatedRepoError,
         HFValidationError,
         LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -114,15 +113,14 @@ def _snapshot(repository: str, revision: str | None, patterns: Sequence[str]) ->
         ) from error
     except RevisionNotFoundError as error:
         raise ArtifactError(f"{repository} has no revision {revision!r} on the hub.") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except (LocalEntryNotFoundError, ConnectionError) as error:
         raise ArtifactError(
             f"There is no folder {repository}, and the hub cannot be reached for a model of that name.",
             hint="Check the name and the connection, or download it elsewhere and pass its folder.",
         ) from error
-    except Exception as error:  # of the hub's HTTP library, which is another one by release
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except Exception as error:  # of the disk, or of the hub's HTTP library, another one by release
         raise ArtifactError(
-            f"The download of {repository} broke off: {reason}.",
+            f"The download of {repository} broke off: {one_line(error).rstrip('.')}.",
             hint="Try again; files that are there already stay.",
         ) from error
     return Path(found)

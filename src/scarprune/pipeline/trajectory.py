@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scarprune.artifacts import partial_path, refuse_existing, write_json
-from scarprune.errors import ArgumentError, ArtifactError
+from scarprune.errors import ArgumentError, ArtifactError, one_line
 from scarprune.findings.trajectory import Snapshot, snapshot
 from scarprune.findings.trajectory import trajectory as trajectory_of
 from scarprune.pipeline.inputs import Loading, Measuring, Reading
@@ -131,7 +131,7 @@ def _branches(repository: str) -> list[str]:
         return [branch.name for branch in list_repo_refs(repository).branches]
     except Exception as error:  # of the hub's or of its HTTP library, which is another one by release
         raise ArtifactError(
-            f"The hub cannot be asked for the revisions of {repository}.",
+            f"The hub cannot be asked for the revisions of {repository}: {one_line(error).rstrip('.')}.",
             hint="Check the connection, or name the checkpoints yourself.",
         ) from error
 

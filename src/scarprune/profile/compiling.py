@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scarprune.errors import MemoryBudgetError
+from scarprune.errors import MemoryBudgetError, first_line
 from scarprune.models.compiled import compiled_layers
 from scarprune.models.forward import device_of
 from scarprune.models.norms import fused_norms
@@ -80,8 +80,7 @@ class Compiling:
         if not self.on:
             return False
         self.on = False
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        remark(f"torch.compile failed, so the rest runs eagerly: {reason[:200]}")
+        remark(f"torch.compile failed, so the rest runs eagerly: {first_line(error)}")
         return True
 
 

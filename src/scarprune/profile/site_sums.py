@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from scarprune.errors import first_line
 from scarprune.profile.input_sums import squares
 from scarprune.profile.operation import operation
 from scarprune.profile.statistics.statistic import Statistic
@@ -151,7 +152,6 @@ def works(kernels: Callable[[torch.Tensor], Any], dtype: torch.dtype, device: to
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        remark(f"The kernel for sums cannot be used, so they take longer: {reason[:200]}")
+        remark(f"The kernel for sums cannot be used, so they take longer: {first_line(error)}")
         return False
     return True

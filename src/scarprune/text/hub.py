@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scarprune.errors import TextError
+from scarprune.errors import TextError, one_line
 from scarprune.text.rows import as_documents, choose_column, numbered
 from scarprune.text.source import missing_package
 
@@ -25,7 +25,6 @@ def read_dataset(source: str, field: str, tokenizer: Any | None) -> list[str]:
     name, config, split = parse(source)
     try:
         import datasets
-        from datasets.exceptions import DatasetsError
     except ImportError as error:
         raise missing_package(source, "datasets", "datasets") from error
     offline = False
@@ -36,15 +35,15 @@ def read_dataset(source: str, field: str, tokenizer: Any | None) -> list[str]:
             offline = not Path(name).exists() and not _hub_answers()
             with _offline(datasets) if offline else contextlib.nullcontext():
                 rows = datasets.load_dataset(name, config, split=split)
-    except (DatasetsError, OSError, ValueError, RuntimeError, KeyError, NotImplementedError) as error:
-        if isinstance(error, TextError):
-            raise
+    except TextError:
+        raise
+    except Exception as error:  # of datasets, of a file's format, of the hub's HTTP library
         if offline:
             raise TextError(
                 f"{source} could not be loaded: the hub cannot be reached, and the cache has no copy.",
                 hint="Check the connection, or name a file or a folder.",
             ) from error
-        raise TextError(f"{source} could not be loaded: {' '.join(str(error).split())}") from error
+        raise TextError(f"{source} could not be loaded: {one_line(error)}") from error
     column = choose_column(rows.column_names, field, source)
     return list(as_documents(numbered(rows[column], source), tokenizer))
 

@@ -61,6 +61,10 @@ def _answer(status):
             "org/name has no revision 'v9' on the hub",
         ),
         (lambda: ConnectionError("cable"), "the hub cannot be reached"),
+        (
+            lambda: OSError(28, "No space left on device"),
+            r"broke off: \[Errno 28\] No space left on device\.",
+        ),
         (lambda: http.ReadError("peer\nclosed"), r"The download of org/name broke off: peer closed\."),
         (lambda: http.ReadError(""), r"The download of org/name broke off: ReadError\."),
     ],

@@ -18,6 +18,7 @@ from pyarrow import parquet
 from scarprune import demo
 from scarprune.errors import TextError
 from scarprune.text.corpus import read_documents
+from support.hub import http
 
 PACK = {".xz": lzma.compress, ".gz": gzip.compress, ".zst": zstandard.compress}
 TEXT = "One.\n\nStill one.\n\n\nTwo — dürfen.\n"
@@ -248,6 +249,15 @@ class TestDatasets:
         assert "the hub cannot be reached, and the cache has no copy" in refused("hf:made-up/name:train")
         assert time.monotonic() - start < 5
         assert datasets.config.HF_HUB_OFFLINE is False
+
+    def test_a_download_that_breaks_off_is_said(self, monkeypatch):
+        def lose(*args, **kwargs):
+            raise http.ReadError("peer\nclosed")
+
+        session = SimpleNamespace(head=lambda url, timeout: None)
+        monkeypatch.setattr(huggingface_hub, "get_session", lambda: session)
+        monkeypatch.setattr(datasets, "load_dataset", lose)
+        assert "hf:made-up/name:train could not be loaded: peer closed" in refused("hf:made-up/name:train")
 
     def test_what_is_wrong_is_said(self, folder, tmp_path):
         assert "could not be loaded" in refused(f"hf:{folder}:nonesuch")

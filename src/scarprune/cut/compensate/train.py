@@ -13,6 +13,7 @@ from torch import nn
 
 from scarprune.cut.compensate.job import DEFAULT_STEPS, Bounds
 from scarprune.cut.compensate.objective import Loss
+from scarprune.errors import first_line
 from scarprune.models.compiled import compiled
 from scarprune.profile.compiling import Compiling
 from scarprune.profile.hidden import HiddenStates
@@ -128,7 +129,9 @@ class Trainee:
             if is_out_of_memory(error):
                 raise
             torch.cuda.synchronize()
-            remark(f"Layer {self.index} is trained without a CUDA graph, and slower for it: {error}")
+            remark(
+                f"Layer {self.index} is trained without a CUDA graph, and slower for it: {first_line(error)}"
+            )
 
     @property
     def captured(self) -> bool:
